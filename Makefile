@@ -40,10 +40,10 @@ lint: $(STAMPS)/package
 	$(BIN)/ruff format --check .
 
 types: $(STAMPS)/package
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 tests: $(STAMPS)/embedded
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 notebooks: $(STAMPS)/embedded
 	$(BIN)/python notebooks/execute.py

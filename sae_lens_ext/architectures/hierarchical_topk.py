@@ -14,7 +14,7 @@ and acts on the error that the full budget K leaves.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -41,7 +41,11 @@ class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
             `normalize_activations` rescales each token by itself.
     """
 
-    budgets: Literal["all"] | tuple[int, ...] = "all"
+    budgets: Literal["all"] | tuple[int, ...] = field(
+        default="all",
+        # How SAELens' command line reads it: `--budgets all` or `--budgets 1 8 64`.
+        metadata={"custom_args": {"nargs": "+", "type": lambda word: int(word) if word.isdigit() else word}},
+    )
 
     @override
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The inference SAE of a training SAE, without the way over the disk."""
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from sae_lens import SAE, SAEConfig, TrainingSAE
@@ -39,7 +39,7 @@ def assemble(cfg: SAEConfig, state_dict: dict[str, torch.Tensor]) -> SAE[Any]:
         RuntimeError: The tensors do not fit the configuration.
     """
     sae_class, _ = get_sae_class(cfg.architecture())
-    return cast("SAE[Any]", assemble_as(sae_class, cfg, state_dict))
+    return assemble_as(sae_class, cfg, state_dict)
 
 
 def assemble_as(sae_class: type[SAE[Any]], cfg: SAEConfig, state_dict: dict[str, torch.Tensor]) -> SAE[Any]:

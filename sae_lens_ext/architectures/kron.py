@@ -161,18 +161,18 @@ class _KronEncoder(SAE[Any]):
 
     @override
     def initialize_weights(self) -> None:
-        cfg, place = self.cfg, {"dtype": self.dtype, "device": self.device}
+        cfg, dtype, device = self.cfg, self.dtype, self.device
         width = cfg.n_heads * (cfg.base_dim + cfg.extension_dim)
-        W_enc = torch.randn(cfg.d_in, width, **place) / (2 * cfg.d_sae) ** 0.5
+        W_enc = torch.randn(cfg.d_in, width, dtype=dtype, device=device) / (2 * cfg.d_sae) ** 0.5
         P, Q = split_pre_latents(W_enc, cfg.base_dim, cfg.extension_dim)  # [d, h, m], [d, h, n]
         W_dec = (P.unsqueeze(-1) + Q.unsqueeze(-2)).flatten(1).T.contiguous()
         norm = getattr(cfg, "decoder_init_norm", 1.0)
         if norm is not None:
             W_dec = norm * W_dec / W_dec.norm(dim=-1, keepdim=True)
         self.W_enc = nn.Parameter(W_enc)
-        self.b_enc = nn.Parameter(torch.zeros(width, **place))
+        self.b_enc = nn.Parameter(torch.zeros(width, dtype=dtype, device=device))
         self.W_dec = nn.Parameter(W_dec)
-        self.b_dec = nn.Parameter(torch.zeros(cfg.d_in, **place))
+        self.b_dec = nn.Parameter(torch.zeros(cfg.d_in, dtype=dtype, device=device))
 
     @override
     def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -14,7 +14,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig, SAEConfig
@@ -136,7 +136,7 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
             base_rescale_acts_by_decoder_norm=getattr(base.cfg, "rescale_acts_by_decoder_norm", False),
         )
         cfg.metadata.residual_base_sha256 = fingerprint
-        return assemble(cfg, _joined_weights(base, list(parts.values())))  # type: ignore[return-value]
+        return cast("Self", assemble(cfg, _joined_weights(base, list(parts.values()))))
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -340,24 +340,27 @@ def _residual_part(domain: str, sae: SAE[Any], base: SAE[Any], fingerprint: str)
 
 def _joined_weights(base: SAE[Any], parts: list[JumpReLUSAE]) -> dict[str, torch.Tensor]:
     """Concatenate the parts' tensors; all then share the base's input bias."""
-    place = {"device": base.device, "dtype": base.dtype}
-    base_threshold = getattr(base, "threshold", torch.zeros(base.cfg.d_sae))
-    biases = [base.b_enc]
+    device, dtype = base.device, base.dtype
+    b_dec = base.b_dec.detach()
+    base_b_enc = cast("torch.Tensor", base.b_enc).detach()
+    base_threshold = (
+        base.threshold.detach() if isinstance(base, JumpReLUSAE) else torch.zeros_like(base_b_enc)
+    )
+    biases = [base_b_enc]
     for part in parts:
-        # A residual reads x, the stack's encoder x − b_dec if the base does: W (x − b_dec) + (b + W b_dec).
-        shift = (
-            base.b_dec.double() @ part.W_enc.to(base.device).double()
-            if base.cfg.apply_b_dec_to_input
-            else 0.0
-        )
-        biases.append(part.b_enc.to(base.device).double() + shift)  # type: ignore[arg-type]
-    saes = [base, *parts]
+        bias = part.b_enc.detach().to(device, torch.float64)
+        if base.cfg.apply_b_dec_to_input:
+            # A residual reads x, the stack's encoder x − b_dec:  W x + b = W (x − b_dec) + (b + W b_dec).
+            bias = bias + b_dec.double() @ part.W_enc.detach().to(device, torch.float64)
+        biases.append(bias)
+
+    def joined(tensors: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
+        return torch.cat([tensor.detach().to(device, dtype) for tensor in tensors], dim=dim)
+
     return {
-        "W_enc": torch.cat([sae.W_enc.detach().to(**place) for sae in saes], dim=1),
-        "b_enc": torch.cat([bias.detach().to(**place) for bias in biases]),
-        "threshold": torch.cat(
-            [t.detach().to(**place) for t in (base_threshold, *(p.threshold for p in parts))]
-        ),
-        "W_dec": torch.cat([sae.W_dec.detach().to(**place) for sae in saes]),
-        "b_dec": base.b_dec.detach().clone(),
+        "W_enc": joined([base.W_enc, *(part.W_enc for part in parts)], dim=1),
+        "b_enc": joined(biases),
+        "threshold": joined([base_threshold, *(part.threshold for part in parts)]),
+        "W_dec": joined([base.W_dec, *(part.W_dec for part in parts)]),
+        "b_dec": b_dec.clone(),
     }

@@ -108,14 +108,13 @@ class _MultiBudgetLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         inputs = (values, decoder, bias, target)
         dtype = torch.promote_types(torch.float32, torch.promote_types(decoder.dtype, target.dtype))
-        n_tokens = max(values.shape[0], 1)
         level_weight = values.new_zeros(values.shape[1], 1, dtype=dtype)
-        level_weight[[j - 1 for j in budgets]] = 1 / (len(budgets) * n_tokens)
+        level_weight[[j - 1 for j in budgets]] = 1 / (len(budgets) * max(values.shape[0], 1))
 
         loss = target.new_zeros((), dtype=dtype)
         d_values, d_decoder, d_bias, d_target = (torch.zeros_like(t, dtype=dtype) for t in inputs)
-        for chunk in torch.arange(values.shape[0], device=values.device).split(TOKENS_PER_CHUNK):
-            tokens = slice(int(chunk[0]), int(chunk[-1]) + 1)
+        for start in range(0, values.shape[0], TOKENS_PER_CHUNK):
+            tokens = slice(start, start + TOKENS_PER_CHUNK)
             z = values[tokens].to(dtype).unsqueeze(-1)  # [t, K, 1]
             rows = decoder[indices[tokens]].to(dtype)  # [t, K, d]
             residual = (z * rows).cumsum(dim=1).add_((bias - target[tokens]).to(dtype).unsqueeze(1))
