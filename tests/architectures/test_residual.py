@@ -1,0 +1,150 @@
+"""What is the residual SAE's own: x in, the base's error out, and a base that is checked and never touched."""
+
+import copy
+
+import pytest
+import torch
+from sae_lens import SAE, GatedSAE, GatedSAEConfig, JumpReLUSAE, TopKTrainingSAE, TopKTrainingSAEConfig
+
+from sae_lens_ext import NonFiniteTrainingError, ResidualTrainingSAE, ResidualTrainingSAEConfig
+from tests.architectures.bases import D_IN, HOOK, base_sae, residual_for
+from tests.contract.synthetic import make_trainer, step_input
+
+
+def test_ResidualTrainingSAE_mse_is_against_the_bases_error() -> None:
+    base = base_sae("jumprelu")
+    sae, x = residual_for(base), torch.randn(20, D_IN)
+    output = sae.training_forward_pass(step_input(x))
+    error = x - base(x)
+    torch.testing.assert_close(output.losses["mse_loss"], (error - sae(x)).pow(2).sum(-1).mean())
+    torch.testing.assert_close(output.sae_out, base(x) + sae(x))
+    assert torch.equal(output.sae_in, x)
+
+
+def test_ResidualTrainingSAE_logs_the_explained_variance_of_base_and_residual_together() -> None:
+    base = base_sae("standard")
+    sae, x = residual_for(base), torch.randn(50, D_IN)
+    output = sae.training_forward_pass(step_input(x))
+    variance = (x - x.mean(0)).pow(2).sum()
+    ev_base = 1 - (x - base(x)).pow(2).sum() / variance
+    ev_both = 1 - (x - base(x) - sae(x)).pow(2).sum() / variance
+    assert output.metrics["explained_variance_base"]() == pytest.approx(ev_base.item(), rel=1e-5)
+    assert output.metrics["explained_variance_gain"]() == pytest.approx((ev_both - ev_base).item(), rel=1e-5)
+    log = make_trainer(sae).build_train_step_log_dict(output, n_training_samples=50)
+    assert log["metrics/explained_variance"] == pytest.approx(ev_both.item(), rel=1e-5)
+
+
+def test_ResidualTrainingSAE_has_no_decoder_bias_even_after_training() -> None:
+    sae = residual_for(base_sae("topk"))
+    trainer = make_trainer(sae, data=iter(torch.randn(40, 64, D_IN)))
+    for _ in range(20):
+        trainer.step(next(trainer.data_provider))
+    assert not sae.b_dec.any()
+    quiet = torch.zeros(1, sae.cfg.d_sae)
+    assert not sae.decode(quiet).any()
+
+
+def test_ResidualTrainingSAE_leaves_the_base_bit_identical() -> None:
+    base = base_sae("jumprelu")
+    before = copy.deepcopy(base.state_dict())
+    sae = residual_for(base)
+    trainer = make_trainer(sae, data=iter(torch.randn(40, 64, D_IN)))
+    for _ in range(20):
+        trainer.step(next(trainer.data_provider))
+    assert all(torch.equal(before[name], tensor) for name, tensor in base.state_dict().items())
+    assert not any(name.startswith("base") for name, _ in sae.named_parameters())
+    assert set(sae.state_dict()) == {"W_enc", "b_enc", "W_dec", "b_dec", "topk_threshold"}
+
+
+def test_ResidualTrainingSAE_takes_the_error_in_float32_when_all_else_is_bfloat16() -> None:
+    """In bfloat16 the difference of x and x̂ loses what the residual is to learn."""
+    base = base_sae("standard").to(dtype=torch.bfloat16)
+    sae = residual_for(base, dtype="bfloat16")
+    x = torch.randn(20, D_IN, dtype=torch.bfloat16)
+    output = sae.training_forward_pass(step_input(x))
+    assert output.sae_out.dtype == torch.float32 and output.losses["mse_loss"].dtype == torch.float32
+    exact = (x.float() - base(x).float() - sae(x).float()).pow(2).sum(-1).mean()
+    torch.testing.assert_close(output.losses["mse_loss"], exact)
+
+
+def test_ResidualTrainingSAE_loads_its_base_from_disk_and_names_it(tmp_path) -> None:
+    base = base_sae("standard")
+    base.save_model(tmp_path / "base")
+    sae = ResidualTrainingSAE(ResidualTrainingSAEConfig(d_in=D_IN, base_path=str(tmp_path / "base")))
+    assert sae.cfg.d_sae == 1024 and sae.cfg.k == 5
+    sae.save_inference_model(tmp_path / "residual")
+    loaded = SAE.load_from_disk(tmp_path / "residual")
+    assert type(loaded) is JumpReLUSAE
+    record = loaded.cfg.metadata.residual_base
+    assert record["hook_name"] == HOOK and len(record["weights_sha256"]) == 64
+    assert loaded.cfg.metadata.training_architecture_details["base_path"] == str(tmp_path / "base")
+
+
+def test_ResidualTrainingSAE_takes_a_training_sae_as_base_in_its_inference_form() -> None:
+    base = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=16, k=3))
+    sae, x = residual_for(base), torch.randn(10, D_IN)
+    torch.testing.assert_close(sae.training_forward_pass(step_input(x)).sae_out, base(x) + sae(x))
+
+
+def test_ResidualTrainingSAE_checkpoint_of_another_base_is_refused(tmp_path) -> None:
+    residual_for(base_sae("standard", seed=0)).save_model(tmp_path)
+    other = residual_for(base_sae("standard", seed=5))
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match="was trained on a base with weights .* but the base at hand"):
+        other.load_weights_from_checkpoint(tmp_path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({}, r"needs a base SAE, but base_path = None.*ResidualTrainingSAE\(cfg, base=sae\)"),
+        ({"base_release": "gpt2"}, r"base_release = 'gpt2' and base_sae_id = None name none"),
+        ({"base_path": "a", "base_release": "b"}, r"names the base twice"),
+        ({"k": 0}, r"k = 0 is out of range"),
+        ({"k": 2000}, r"at most d_sae = 1024"),
+        ({"normalize_activations": "expected_average_only_in"}, r"The base SAE must see raw activations"),
+    ],
+)
+def test_ResidualTrainingSAE_refuses(fields: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ResidualTrainingSAE(ResidualTrainingSAEConfig(d_in=D_IN, **fields))
+
+
+def test_ResidualTrainingSAE_refuses_a_base_that_is_not_there() -> None:
+    with pytest.raises(FileNotFoundError, match=r"base_path = 'nowhere' holds no saved SAE"):
+        ResidualTrainingSAE(ResidualTrainingSAEConfig(d_in=D_IN, base_path="nowhere"))
+
+
+def test_ResidualTrainingSAE_refuses_a_base_of_another_width() -> None:
+    with pytest.raises(ValueError, match=r"width 12, but this residual SAE has d_in = 8"):
+        residual_for(base_sae("standard", d_in=12))
+
+
+def test_ResidualTrainingSAE_refuses_a_base_of_another_hook_at_the_first_step() -> None:
+    sae = residual_for(base_sae("standard"))
+    sae.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
+    with pytest.raises(ValueError, match=r"trained on the hook 'blocks.1.hook_resid_post', but .*'blocks.0"):
+        sae.training_forward_pass(step_input(torch.randn(4, D_IN)))
+    sae.cfg.metadata.hook_name = "blocks.1.hook_out"  # the bridge's name of the same site
+    sae.training_forward_pass(step_input(torch.randn(4, D_IN)))
+
+
+def test_ResidualTrainingSAE_refuses_bases_that_cannot_be_stacked() -> None:
+    with pytest.raises(ValueError, match="architecture 'gated', which a residual SAE cannot stand on"):
+        residual_for(GatedSAE(GatedSAEConfig(d_in=D_IN, d_sae=12)))
+    with pytest.raises(ValueError, match="does not read raw activations"):
+        residual_for(base_sae("standard", normalize_activations="expected_average_only_in"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_ResidualTrainingSAE_stops_at_activations_that_are_not_finite(bad: float) -> None:
+    sae = residual_for(base_sae("standard"))
+    trainer = make_trainer(sae)
+    trainer.n_training_steps = 17
+    before = copy.deepcopy(sae.state_dict())
+    batch = torch.randn(64, D_IN)
+    batch[3, 2] = bad
+    with pytest.raises(NonFiniteTrainingError, match=r"step 17: 1 of the 64 .* row 3.*not updated"):
+        trainer.step(batch)
+    assert all(torch.equal(before[name], tensor) for name, tensor in sae.state_dict().items())

@@ -1,0 +1,160 @@
+"""The quickstart on a tiny model: end to end, interrupted and taken up again, and in folders that are not its own."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sae_lens import SAE
+from sae_lens.training._interruption import InterruptedException
+from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+
+from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.quickstart import verb
+from sae_lens_ext.cli.quickstart.folder import RunFolder
+from sae_lens_ext.cli.quickstart.plan import Plan, sae_configs
+from sae_lens_ext.cli.quickstart.report import dead_window, table
+from sae_lens_ext.cli.quickstart.tokens import split_documents
+from tests.conftest import CONTEXT, VOCABULARY
+
+PLAN = Plan(
+    hook="blocks.1.hook_out",
+    training_tokens=4096,
+    d_sae=128,
+    context_size=CONTEXT,
+    train_batch_size_tokens=256,
+    eval_batches_ev=2,
+    eval_batches_ce=1,
+    n_checkpoints=3,
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny_world(monkeypatch: pytest.MonkeyPatch, sae_bridge, restored_signals) -> None:
+    words = VOCABULARY[2:]
+    documents = [
+        " ".join(words[(i * j) % len(words)] for j in range(5, 60)) + f" w{i % 30}" for i in range(900)
+    ]
+    monkeypatch.setattr(verb, "load_any_language_model", lambda *_: sae_bridge)
+    monkeypatch.setattr(verb, "load_documents", lambda _: documents)
+
+
+class Words(HTMLParser):
+    """Collects the text of a page outside its scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.inside = tag
+
+    def handle_data(self, data) -> None:
+        if self.inside not in ("script", "style"):
+            self.words.append(data)
+
+
+def test_quickstart_trains_saves_measures_and_draws(tmp_path: Path, capsys) -> None:
+    verb.quickstart(PLAN, tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [(row["sae"], row["k"]) for row in results["rows"]] == [
+        *((f"topk_k{k}", k) for k in (8, 16, 32, 64)),
+        *(("hierarchical_topk_k64", k) for k in (8, 16, 32, 64)),
+        ("kron_m2_n4_k32", 32),
+    ]
+    for row in results["rows"]:
+        assert row["l0"] <= row["k"] and row["explained_variance"] < 1 and row["bytes_on_disk"] > 0
+    for name in sae_configs(PLAN, 16):
+        SAE.load_from_disk(tmp_path / "run" / "saes" / name)
+    assert capsys.readouterr().out.startswith("| SAE ")
+    page = Words()
+    page.feed((tmp_path / "run" / "index.html").read_text())
+    assert "kron_m2_n4_k32" in page.words
+    assert "https://" not in "".join(page.words)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_quickstart_curve_agrees_with_the_table(tmp_path: Path) -> None:
+    verb.quickstart(PLAN, tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for row in results["rows"]:
+        if row["sae"] in results["curves"]:
+            curve = results["curves"][row["sae"]]
+            at_k = curve["explained_variance"][curve["k"].index(row["k"])]
+            assert at_k == pytest.approx(row["explained_variance"], abs=1e-4)
+
+
+def test_quickstart_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    original = MultiSAETrainer._checkpoint_if_needed
+
+    def interrupted_at_9(trainer: MultiSAETrainer) -> None:
+        steps.append(trainer.n_training_samples)
+        original(trainer)
+        if len(steps) == 9:
+            raise InterruptedException
+
+    monkeypatch.setattr(MultiSAETrainer, "_checkpoint_if_needed", interrupted_at_9)
+    with pytest.raises(InterruptedException):
+        verb.quickstart(PLAN, tmp_path / "run")
+    verb.quickstart(PLAN, tmp_path / "run")
+    assert steps == [256 * step for step in (*range(1, 10), *range(10, 17))]
+    assert json.loads((tmp_path / "run" / "trained.json").read_text())["resumed"] is True
+    before = list(steps)
+    verb.quickstart(PLAN, tmp_path / "run")  # finished: nothing is trained or measured again
+    assert steps == before
+
+
+def test_quickstart_ignores_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", PLAN)
+    for tokens, whole in (("1024", True), ("2048", False)):
+        checkpoint = folder.checkpoints / "run" / tokens / "topk_k8"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "trainer_state.pt").write_bytes(b"")
+        (checkpoint.parent / "runner_cfg.json").write_text("{}" if whole else '{"saes": {')
+    found = folder.latest_checkpoint()
+    assert found is not None and found.name == "1024"
+
+
+def test_RunFolder_refuses_what_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(CommandError, match="is not a quickstart's folder .* nothing was written there"):
+        RunFolder(tmp_path, PLAN)
+    with pytest.raises(CommandError, match="is a file"):
+        RunFolder(tmp_path / "thesis.tex", PLAN)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    RunFolder(tmp_path / "run", PLAN)
+    with pytest.raises(CommandError, match=r"other settings \(lr differ\), which was left as it is"):
+        RunFolder(tmp_path / "run", replace(PLAN, lr=0.5))
+    RunFolder(tmp_path / "run", PLAN)
+
+
+def test_split_documents_is_by_document() -> None:
+    documents = [f"document {i % 300}" for i in range(600)]
+    training, held_out = split_documents(documents)
+    assert not set(training) & set(held_out) and len(training) + len(held_out) == 600
+    assert 20 < len(held_out) < 120
+
+
+def test_dead_window_is_what_the_trainer_has_counted() -> None:
+    # 16 steps, windows of 5: the statistics are reset before steps 5, 10 and 15, so the last step is alone in its window.
+    assert dead_window(PLAN) == 256
+
+
+def test_table_is_markdown() -> None:
+    row = {
+        "sae": "topk_k8",
+        "k": 8,
+        "explained_variance": 0.5,
+        "ce_loss_score": 0.25,
+        "l0": 8.0,
+        "dead_latents": 3,
+        "parameters": 2_400_000,
+        "bytes_on_disk": 2**20,
+    }
+    assert (
+        table([row]).splitlines()[2]
+        == "| topk_k8 | 8 | 0.500 |    0.250 | 8.0 |    3 |     2.40 M | 1.0 MiB |"
+    )
