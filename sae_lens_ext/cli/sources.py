@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from sae_lens.load_model import load_model
-from transformer_lens import HookedRootModule
 
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.embedded import embedded_texts, load_embedded_model
@@ -15,7 +14,7 @@ EMBEDDED_MODEL = "embedded"
 EMBEDDED_PREFIX = "embedded:"
 
 
-def load_language_model(name: str, class_name: str, device: str) -> HookedRootModule | None:
+def load_language_model(name: str, class_name: str, device: str) -> Any | None:
     """Load the embedded model if it is named; None leaves the loading to SAELens.
 
     Args:
@@ -28,7 +27,7 @@ def load_language_model(name: str, class_name: str, device: str) -> HookedRootMo
     return load_embedded_model("bridge" if class_name == "TransformerBridge" else "hooked", device=device)
 
 
-def load_any_language_model(name: str, class_name: str, device: str) -> HookedRootModule:
+def load_any_language_model(name: str, class_name: str, device: str) -> Any:
     """Load a language model, the embedded one or one of the hub's by SAELens' loader."""
     return load_language_model(name, class_name, device) or load_model(class_name, name, device=device)
 
