@@ -44,7 +44,7 @@ class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
     budgets: Literal["all"] | tuple[int, ...] = field(
         default="all",
         # How SAELens' command line reads it: `--budgets all` or `--budgets 1 8 64`.
-        metadata={"custom_args": {"nargs": "+", "type": lambda word: int(word) if word.isdigit() else word}},
+        metadata={"custom_args": {"nargs": "*", "type": lambda word: int(word) if word.isdigit() else word}},
     )
 
     @override
