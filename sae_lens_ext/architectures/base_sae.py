@@ -8,6 +8,7 @@ from sae_lens import SAE
 
 from sae_lens_ext.architectures.identity import same_hook, weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference
+from sae_lens_ext.architectures.loading import load_sae
 
 STACKABLE_BASES = ("standard", "jumprelu", "topk")
 
@@ -105,7 +106,7 @@ def load_base(
     """Load the base SAE that a configuration names, from disk or from a SAELens release.
 
     Raises:
-        ValueError: The configuration names no base, or half of one, or two.
+        ValueError: The configuration names no base, or half of one, or two; or the saved files are damaged.
         FileNotFoundError: There is no saved SAE at `base_path`.
     """
     if base_path is not None and (base_release is not None or base_sae_id is not None):
@@ -119,7 +120,7 @@ def load_base(
                 f"base_path = {base_path!r} holds no saved SAE (no cfg.json there). Give the folder that "
                 "save_inference_model or a training run's output_path wrote."
             )
-        return SAE.load_from_disk(base_path, device=device)
+        return load_sae(base_path, device=device)
     if base_release is not None and base_sae_id is not None:
         return SAE.from_pretrained(base_release, base_sae_id, device=device)
     raise ValueError(

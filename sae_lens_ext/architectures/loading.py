@@ -79,6 +79,8 @@ def _require_known(cfg: dict[str, Any], path: Path) -> None:
             "another package defines it, import that package before loading."
         )
     config_class = SAE_CLASS_REGISTRY[name][1]
+    if not config_class.__module__.startswith("sae_lens_ext."):
+        return  # SAELens' own configurations may be older than its fields; SAELens knows how to read them
     valid = {f.name for f in fields(config_class)} | _IN_EVERY_CONFIG
     unknown = sorted(set(cfg) - valid)
     if unknown:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-TOKENS_PER_CHUNK = 64  # a chunk's [tokens, K, d] block then stays near the processor's caches
+TOKENS_PER_CHUNK = 64  # on a CPU: a chunk's [tokens, K, d] block then stays near the caches
+FLOATS_PER_CHUNK = 2**27  # elsewhere: few, large steps, half a gigabyte in float32
 
 
 def prefix_reconstructions(
@@ -75,8 +76,8 @@ def multi_budget_loss(
 
         ∂L/∂z_r = e_r · S_r      ∂L/∂e_r += z_r S_r      ∂L/∂b = Σ_tokens S_1      ∂L/∂x = −S_1
 
-    so one cumulative sum up the ranks and one down give everything; memory beyond the gradients is
-    64·K·d floats whatever the batch. Sums run in float32 or better.
+    so one cumulative sum up the ranks and one down give everything; memory beyond the gradients is a
+    few chunks of [tokens, K, d], whatever the batch. Sums run in float32 or better.
 
     Args:
         values: Latent values, sorted descending, shape [B, K].
@@ -113,8 +114,9 @@ class _MultiBudgetLoss(torch.autograd.Function):
 
         loss = target.new_zeros((), dtype=dtype)
         d_values, d_decoder, d_bias, d_target = (torch.zeros_like(t, dtype=dtype) for t in inputs)
-        for start in range(0, values.shape[0], TOKENS_PER_CHUNK):
-            tokens = slice(start, start + TOKENS_PER_CHUNK)
+        chunk = _tokens_per_chunk(values, target)
+        for start in range(0, values.shape[0], chunk):
+            tokens = slice(start, start + chunk)
             z = values[tokens].to(dtype).unsqueeze(-1)  # [t, K, 1]
             rows = decoder[indices[tokens]].to(dtype)  # [t, K, d]
             residual = (z * rows).cumsum(dim=1).add_((bias - target[tokens]).to(dtype).unsqueeze(1))
@@ -134,3 +136,9 @@ class _MultiBudgetLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         d_values, d_decoder, d_bias, d_target = (g * grad_output.to(g.dtype) for g in ctx.saved_tensors)
         return d_values, None, d_decoder, d_bias, d_target, None
+
+
+def _tokens_per_chunk(values: torch.Tensor, target: torch.Tensor) -> int:
+    if values.device.type == "cpu":
+        return TOKENS_PER_CHUNK
+    return max(1, FLOATS_PER_CHUNK // max(1, values.shape[1] * target.shape[1]))
