@@ -4,6 +4,8 @@ Small runs are decided by the learning rate, so the comparison is made at each a
 the quickstart shares. Activations are computed once and every SAE sees the same ones in the same order.
 
 python benchmarks/learning_rate.py          writes benchmarks/learning_rate.json; half an hour on two cores
+
+With --lrs and --names only those are measured anew and the rest of the JSON is kept.
 """
 
 import argparse
@@ -27,16 +29,18 @@ def main() -> None:
     parser.add_argument("--lrs", type=float, nargs="+", default=[8e-4, 1.6e-3, 3.2e-3])
     parser.add_argument("--names", nargs="+", default=list(NAMES), choices=NAMES)
     options = parser.parse_args()
-    plan = Plan()
+    plan, path = Plan(), Path(__file__).with_suffix(".json")
     training, held_out = activations(plan)
-    rows = []
+    again = {(name, lr) for name in options.names for lr in options.lrs}
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = [row for row in rows if (row["sae"], row["lr"]) not in again]
     for lr in options.lrs:
         for name in options.names:
             trainer = trained(replace(plan, lr=lr), sae_configs(plan, D_IN)[name], training)
             rows.append({"sae": name, "lr": lr, **measured(trainer, held_out)})
             print(rows[-1], flush=True)
     result = {"machine": machine(), "plan": plan.to_dict(), "held_out_tokens": len(held_out), "rows": rows}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from sae_lens.evals import ExplainedVarianceCalculator
 
 from sae_lens_ext.architectures.hierarchical_topk import HierarchicalTopKTrainingSAE
 from sae_lens_ext.architectures.inference import assemble_as
-from sae_lens_ext.architectures.kron import KronSAE
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.ops import prefix_reconstructions
 
@@ -159,9 +158,7 @@ def budget_curve(
 
 
 def _require_topk(sae: SAE[Any], caller: str) -> None:
-    per_token = isinstance(sae, TopKSAE | TopKTrainingSAE | KronSAE) and not isinstance(
-        sae, BatchTopKTrainingSAE
-    )
+    per_token = isinstance(sae, TopKSAE | TopKTrainingSAE) and not isinstance(sae, BatchTopKTrainingSAE)
     if not per_token:
         raise ValueError(
             f"{caller} needs an SAE that keeps the k largest latents of each token, but a "

@@ -14,14 +14,12 @@ Our reading, where the paper is silent or does otherwise: decoder rows count as 
 share; they are saved with unit norm. Left out: Matryoshka prefixes, Switch, JumpReLU on the scores.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sae_lens import SAE, SAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import SAE, SAEConfig, TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from sae_lens.saes.topk_sae import TopK
 from torch import nn
 from typing_extensions import override
 
@@ -69,13 +67,15 @@ class _KronShape:
 
 
 @dataclass
-class KronSAEConfig(_KronShape, SAEConfig):
+class KronSAEConfig(_KronShape, TopKSAEConfig):
     """Configuration of a KronSAE for inference.
 
     Args:
         k: Latents kept per token.
         base_dim: m, base elements per head.
         extension_dim: n, extension elements per head.
+        rescale_acts_by_decoder_norm: Treat the decoder as if it was already normalised. Saved SAEs have
+            unit rows; checkpoints of training have not.
         apply_b_dec_to_input: Whether the encoder reads x − b_dec; the paper's reads x.
 
     Raises:
@@ -174,10 +174,6 @@ class _KronEncoder(SAE[Any]):
         self.W_dec = nn.Parameter(W_dec)
         self.b_dec = nn.Parameter(torch.zeros(cfg.d_in, dtype=dtype, device=device))
 
-    @override
-    def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        return TopK(self.cfg.k)
-
     def pre_latents(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the base and extension activations whose pairs are the latents.
 
@@ -225,37 +221,36 @@ class _KronEncoder(SAE[Any]):
         self.b_dec.data /= scaling_factor
         self.cfg.normalize_activations = "none"
 
+    @override
+    @torch.no_grad()
+    def fold_W_dec_norm(self) -> None:
+        """Scale the decoder rows to unit norm where they count as normalised, which changes no output.
 
-class KronSAE(_KronEncoder, SAE[KronSAEConfig]):
+        Raises:
+            NotImplementedError: The rows have other norms and these are part of the function: they
+                cannot move into encoder columns that many latents share. Nothing was changed.
+        """
+        norms = self.W_dec.float().norm(dim=-1)
+        if self.cfg.rescale_acts_by_decoder_norm:
+            self.W_dec.data /= self.get_W_dec_norm().unsqueeze(1)
+        elif (norms - 1).abs().max() > UNIT_NORM_TOLERANCE:
+            raise NotImplementedError(
+                f"fold_W_dec_norm: the decoder rows of this {type(self).__name__} have norms between "
+                f"{norms.min().item():.3g} and {norms.max().item():.3g}, which are part of its function, and its "
+                "encoder columns are shared by many latents, so the norms cannot be folded into them. Use the SAE "
+                "unfolded."
+            )
+
+
+class KronSAE(_KronEncoder, TopKSAE):
     """KronSAE for inference (see the module); what `SAE.load_from_disk` gives for `kron`."""
+
+    cfg: KronSAEConfig  # type: ignore[assignment]
 
     @override
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Encode activations [..., d_in] to latents [..., d_sae], at most k of a token's not zero."""
         return self.hook_sae_acts_post(self.activation_fn(self._scores(self._fused_pre_latents(x))))
-
-    @override
-    def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
-        """Decode latents [..., d_sae] to activations [..., d_in]."""
-        sae_out_pre = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
-        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(sae_out_pre), self.d_head)
-
-    @override
-    @torch.no_grad()
-    def fold_W_dec_norm(self) -> None:
-        """Leave a decoder with unit rows as it is; refuse any other.
-
-        Raises:
-            NotImplementedError: Rows have other norms, which cannot move into encoder columns that
-                many latents share. Nothing was changed.
-        """
-        norms = self.W_dec.float().norm(dim=-1)
-        if (norms - 1).abs().max() > UNIT_NORM_TOLERANCE:
-            raise NotImplementedError(
-                "fold_W_dec_norm: the decoder rows of this KronSAE have norms between "
-                f"{norms.min().item():.3g} and {norms.max().item():.3g}, and its encoder columns are shared "
-                "by many latents, so the norms cannot be folded into them. Use the SAE unfolded."
-            )
 
 
 class KronTrainingSAE(_KronEncoder, TopKTrainingSAE):
@@ -313,23 +308,6 @@ class KronTrainingSAE(_KronEncoder, TopKTrainingSAE):
         parents both fire: those that lose the selection, not those that are never on.
         """
         return super().calculate_aux_loss(step_input, feature_acts, self._scores(hidden_pre), sae_out)
-
-    @override
-    @torch.no_grad()
-    def fold_W_dec_norm(self) -> None:
-        """Scale the decoder rows to unit norm, which changes no output: they count as normalised.
-
-        Raises:
-            NotImplementedError: `rescale_acts_by_decoder_norm` is off, so the norms matter and cannot
-                move into encoder columns that many latents share. Nothing was changed.
-        """
-        if not self.cfg.rescale_acts_by_decoder_norm:
-            raise NotImplementedError(
-                "fold_W_dec_norm: with rescale_acts_by_decoder_norm=False the decoder norms of a Kron SAE "
-                "are part of its function, and its encoder columns are shared by many latents, so the norms "
-                "cannot be folded into them. Use the SAE unfolded."
-            )
-        self.W_dec.data /= self.get_W_dec_norm().unsqueeze(1)
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

@@ -81,7 +81,12 @@ def _require_known(cfg: dict[str, Any], path: Path) -> None:
     config_class = SAE_CLASS_REGISTRY[name][1]
     if not config_class.__module__.startswith("sae_lens_ext."):
         return  # SAELens' own configurations may be older than its fields; SAELens knows how to read them
-    valid = {f.name for f in fields(config_class)} | _IN_EVERY_CONFIG
+    config_classes = [
+        registry[name][1]
+        for registry in (SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY)
+        if name in registry
+    ]
+    valid = {f.name for cls in config_classes for f in fields(cls)} | _IN_EVERY_CONFIG
     unknown = sorted(set(cfg) - valid)
     if unknown:
         close = difflib.get_close_matches(unknown[0], valid, n=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sae_lens import SAE
 
-from sae_lens_ext import KronSAE, KronSAEConfig, KronTrainingSAE, KronTrainingSAEConfig
+from sae_lens_ext import KronSAE, KronSAEConfig, KronTrainingSAE, KronTrainingSAEConfig, load_sae
 from tests.contract.synthetic import step_input
 
 
@@ -166,3 +166,14 @@ def test_KronSAE_refuses_to_fold_norms_that_matter() -> None:
     with pytest.raises(NotImplementedError, match="norms between 1 and 2.*shared by many latents"):
         sae.fold_W_dec_norm()
     assert torch.equal(sae.W_dec, before)
+
+
+def test_Kron_checkpoint_of_training_loads_for_inference_with_the_same_outputs(tmp_path) -> None:
+    """SAELens loads a folder by its architecture's name, and a checkpoint has the same name with raw decoder rows."""
+    sae, x = randomised(small()), torch.randn(10, 6)
+    sae.save_model(tmp_path)
+    for loaded in (SAE.load_from_disk(tmp_path), load_sae(tmp_path)):
+        assert type(loaded) is KronSAE
+        torch.testing.assert_close(loaded(x), sae(x))
+        loaded.fold_W_dec_norm()
+        torch.testing.assert_close(loaded(x), sae(x))
