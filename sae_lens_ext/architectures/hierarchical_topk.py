@@ -23,7 +23,12 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.architectures.validation import require_normalization, require_positive_int
+from sae_lens_ext.architectures.validation import (
+    FOLDABLE_NORMALIZATIONS,
+    require_known_fields,
+    require_normalization,
+    require_positive_int,
+)
 from sae_lens_ext.ops import multi_budget_loss
 
 
@@ -53,7 +58,7 @@ class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
         self.budgets = _checked_budgets(self.budgets, self.k)
         require_normalization(
             self,
-            ("none", "expected_average_only_in", "covariance_whitening"),
+            FOLDABLE_NORMALIZATIONS,
             "A scale per token would have to be undone in every one of the budgets' reconstructions.",
         )
         super().__post_init__()

@@ -24,7 +24,12 @@ from torch import nn
 from typing_extensions import override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.architectures.validation import require_normalization, require_positive_int
+from sae_lens_ext.architectures.validation import (
+    FOLDABLE_NORMALIZATIONS,
+    require_known_fields,
+    require_normalization,
+    require_positive_int,
+)
 from sae_lens_ext.ops import mand, split_pre_latents
 
 UNIT_NORM_TOLERANCE = 1e-2  # bfloat16 rounds the norm of a unit row by up to this
@@ -46,12 +51,13 @@ class _KronShape:
 
     def _check(self) -> None:
         owner = type(self).__name__
+        require_positive_int(owner, "d_sae", self.d_sae)
         require_positive_int(owner, "k", self.k, self.d_sae, "d_sae")
         require_positive_int(owner, "base_dim", self.base_dim, self.d_sae, "d_sae")
         require_positive_int(owner, "extension_dim", self.extension_dim, self.d_sae, "d_sae")
         latents_per_head = self.base_dim * self.extension_dim
         remainder = self.d_sae % latents_per_head
-        if remainder or self.d_sae == 0:
+        if remainder:
             below = self.d_sae - remainder
             nearest = f"{below} or {below + latents_per_head}" if below else str(latents_per_head)
             raise ValueError(
@@ -61,7 +67,7 @@ class _KronShape:
             )
         require_normalization(
             self,  # type: ignore[arg-type]
-            ("none", "expected_average_only_in", "covariance_whitening"),
+            FOLDABLE_NORMALIZATIONS,
             "SAELens keeps that mode's scale on the SAE between encode and decode, where it goes stale.",
         )
 

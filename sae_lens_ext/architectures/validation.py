@@ -5,7 +5,8 @@ from typing import Any
 
 from sae_lens import SAEConfig
 
-STATEFUL_MODES = ("layer_norm", "constant_norm_rescale")
+# The modes that SAELens folds into the weights; the others scale each token by itself, and keep that scale on the SAE.
+FOLDABLE_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening")
 
 
 def require_positive_int(owner: str, name: str, value: Any, maximum: int, maximum_name: str) -> None:

@@ -1,0 +1,39 @@
+"""Train the plan's SAEs in one pass over the text, going on from the last checkpoint if there is one."""
+
+import logging
+import time
+from typing import Any
+
+from datasets import Dataset
+from sae_lens import MultiSAETrainingRunner
+from sae_lens.util import temporary_seed
+from tqdm.auto import tqdm
+
+from sae_lens_ext.cli.quickstart.folder import RunFolder
+from sae_lens_ext.cli.quickstart.plan import Plan, runner_config
+
+logger = logging.getLogger(__name__)
+
+
+def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset) -> None:
+    """Train and save the SAEs, unless a run before this one has finished that.
+
+    Interrupted, SAELens saves a checkpoint; called again, this goes on from there.
+    """
+    if folder.is_trained:
+        return
+    checkpoint = folder.latest_checkpoint()
+    if checkpoint is not None:
+        tqdm.write(f"Going on from the checkpoint at {checkpoint.name} tokens.")
+    cfg = runner_config(
+        plan,
+        d_in,
+        checkpoint_path=str(folder.checkpoints),
+        output_path=str(folder.saes),
+        resume_from=None if checkpoint is None else str(checkpoint),
+    )
+    started = time.monotonic()
+    # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
+    with temporary_seed(plan.seed):
+        MultiSAETrainingRunner(cfg, override_model=model, override_dataset=dataset).run()
+    folder.mark_trained({"seconds": round(time.monotonic() - started, 1), "resumed": checkpoint is not None})
