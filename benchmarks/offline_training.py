@@ -29,7 +29,7 @@ def activations(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     ):
         store = ActivationsStore.from_config_multi_hook(
             model,
-            dataset=contexts(documents, model.tokenizer, plan.context_size, plan.seed),
+            dataset=contexts(documents, model.tokenizer, plan.context_size, plan.seed, plan.eval_contexts),
             hook_names=[plan.hook],
             hook_d_ins={plan.hook: D_IN},
             streaming=False,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
+from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.identity import same_hook, weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.loading import load_sae
@@ -40,14 +41,8 @@ class FrozenBase:
         Returns:
             x̂ in float32 (float64 for a float64 base) on x's device, shape [B, d_in].
         """
-        reshaping = self.sae.hook_z_reshaping_mode
-        self.sae.turn_off_forward_pass_hook_z_reshaping()
-        try:
-            with torch.autocast(x.device.type, enabled=False):
-                x_hat = self.sae.decode(self.sae.encode(x.to(self.sae.device, self.sae.dtype)))
-        finally:
-            if reshaping:
-                self.sae.turn_on_forward_pass_hook_z_reshaping()
+        with flat_heads(self.sae), torch.autocast(x.device.type, enabled=False):
+            x_hat = self.sae.decode(self.sae.encode(x.to(self.sae.device, self.sae.dtype)))
         return x_hat.to(x.device, torch.promote_types(x_hat.dtype, torch.float32))
 
     def describe(self) -> dict[str, Any]:
@@ -106,14 +101,9 @@ def load_base(
     """Load the base SAE that a configuration names, from disk or from a SAELens release.
 
     Raises:
-        ValueError: The configuration names no base, or half of one, or two; or the saved files are damaged.
+        ValueError: The configuration names no base, or the saved files are damaged.
         FileNotFoundError: There is no saved SAE at `base_path`.
     """
-    if base_path is not None and (base_release is not None or base_sae_id is not None):
-        raise ValueError(
-            f"The base SAE is named twice: base_path = {base_path!r} and base_release = {base_release!r}, "
-            f"base_sae_id = {base_sae_id!r}. Give either the path or the release with its id."
-        )
     if base_path is not None:
         if not (Path(base_path) / "cfg.json").is_file():
             raise FileNotFoundError(
@@ -124,7 +114,6 @@ def load_base(
     if base_release is not None and base_sae_id is not None:
         return SAE.from_pretrained(base_release, base_sae_id, device=device)
     raise ValueError(
-        f"A residual SAE needs a base SAE, but base_path = {base_path!r}, base_release = {base_release!r} and "
-        f"base_sae_id = {base_sae_id!r} name none. Set base_path to a saved SAE's folder, or base_release and "
-        "base_sae_id together, or pass the SAE itself: ResidualTrainingSAE(cfg, base=sae)."
+        "A residual SAE needs a base SAE, but its configuration names none. Set base_path to a saved SAE's folder, or "
+        "base_release and base_sae_id together, or pass the SAE itself: ResidualTrainingSAE(cfg, base=sae)."
     )

@@ -3,15 +3,17 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from sae_lens import SAE, BatchTopKTrainingSAE, TopKSAE, TopKTrainingSAE
 from sae_lens.evals import ExplainedVarianceCalculator
 
+from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.hierarchical_topk import HierarchicalTopKTrainingSAE
 from sae_lens_ext.architectures.inference import assemble_as
-from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.architectures.validation import FOLDABLE_NORMALIZATIONS, require_positive_int
 from sae_lens_ext.ops import prefix_reconstructions
 
 if TYPE_CHECKING:
@@ -40,12 +42,12 @@ def with_k(sae: T_SAE, k: int) -> T_SAE:
         ValueError: `sae` has no budget per token, or k is not in 1..the trained k.
     """
     _require_topk(sae, "with_k")
-    trained_k = sae.cfg.metadata[TRAINED_K_METADATA_KEY] or sae.cfg.k
+    trained_k = _trained_k(sae)
     require_positive_int("with_k", "k", k, trained_k, "the budget the SAE was trained with")
     cfg = copy.deepcopy(sae.cfg)
     cfg.k = k
     if isinstance(sae, HierarchicalTopKTrainingSAE) and cfg.budgets != "all":
-        cfg.budgets = tuple(budget for budget in cfg.budgets if budget <= k) or (k,)
+        cfg.budgets = (*(budget for budget in cfg.budgets if budget < k), k)
     cfg.metadata[TRAINED_K_METADATA_KEY] = trained_k
     other = assemble_as(type(sae), cfg, sae.state_dict(keep_vars=True))
     return other.train(sae.training)  # type: ignore[return-value]
@@ -105,7 +107,7 @@ def budget_curve(
 
     Args:
         sae: An SAE that keeps the k largest latents of each token: topk, hierarchical_topk or kron.
-        activations: Activations [N, d_in] (or [..., d_in]), or an iterable of such batches.
+        activations: Activations [..., d_in], heads flattened, or an iterable of such batches.
         ks: The budgets, each between 1 and the SAE's trained k; any order, reported increasing.
 
     Returns:
@@ -113,19 +115,20 @@ def budget_curve(
 
     Raises:
         ValueError: `sae` has no budget per token or rescales each token by itself, a budget is out of
-            range, or there are no activations.
+            range, or there are no activations or of another width.
     """
     _require_topk(sae, "budget_curve")
-    if sae.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
+    if sae.cfg.normalize_activations not in FOLDABLE_NORMALIZATIONS:
         raise ValueError(
             f"budget_curve cannot measure an SAE with normalize_activations = {sae.cfg.normalize_activations!r}: "
             "that mode scales each token by itself. Use run_evals on with_k(sae, k) for each k."
         )
-    if not ks:
+    for k in ks:
+        require_positive_int("budget_curve", "ks", k, _trained_k(sae), "the budget the SAE was trained with")
+    if len(ks) == 0:
         raise ValueError("budget_curve was given no budgets. Pass ks such as range(1, sae.cfg.k + 1).")
     ks = sorted(set(ks))
     largest = with_k(sae, ks[-1])
-    require_positive_int("budget_curve", "ks", ks[0], ks[-1], "the largest budget")
     decoder = sae.W_dec
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         decoder = decoder / decoder.norm(dim=-1, keepdim=True)
@@ -133,9 +136,16 @@ def budget_curve(
     calculators = [ExplainedVarianceCalculator() for _ in ks]
     batches = [activations] if isinstance(activations, torch.Tensor) else activations
     for batch in batches:
+        if batch.shape[-1] != sae.cfg.d_in:
+            raise ValueError(
+                f"budget_curve was given activations of shape {tuple(batch.shape)}, but the SAE has d_in = "
+                f"{sae.cfg.d_in}. Pass activations [..., {sae.cfg.d_in}] of the SAE's own hook, heads flattened."
+            )
         for x in batch.reshape(-1, sae.cfg.d_in).split(TOKENS_PER_CHUNK):
             x = x.to(sae.device, sae.dtype)
-            values, indices = largest.encode(x).to_dense().topk(ks[-1], dim=-1, sorted=True)
+            with flat_heads(largest):
+                feature_acts = largest.encode(x).to_dense()
+            values, indices = feature_acts.topk(ks[-1], dim=-1, sorted=True)
             levels = prefix_reconstructions(values, indices, decoder, sae.b_dec)
             for k, calculator in zip(ks, calculators, strict=True):
                 calculator.add_batch(levels[:, k - 1], x)
@@ -152,9 +162,16 @@ def budget_curve(
             "model_name": metadata["model_name"],
             "hook_name": metadata["hook_name"],
             "dataset_path": metadata["dataset_path"],
-            "sae_lens_version": metadata["sae_lens_version"],
+            "sae_lens_version": version("sae-lens"),
+            "sae_lens_ext_version": version("sae-lens-ext"),
         },
     )
+
+
+def _trained_k(sae: SAE[Any]) -> int:
+    """Give the largest budget that `sae` was trained with, also if it is another view of it by `with_k`."""
+    trained = sae.cfg.levels[-1] if isinstance(sae, HierarchicalTopKTrainingSAE) else sae.cfg.k
+    return sae.cfg.metadata[TRAINED_K_METADATA_KEY] or trained
 
 
 def _require_topk(sae: SAE[Any], caller: str) -> None:

@@ -13,14 +13,15 @@ and acts on the error that the full budget K leaves.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from sae_lens import SAEConfig, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from typing_extensions import override
+from sae_lens.saes.topk_sae import TopK
+from typing_extensions import Self, override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.architectures.validation import (
@@ -38,7 +39,8 @@ class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
 
     Args:
         budgets: The levels J whose reconstructions are trained: "all" for 1..k, or increasing whole
-            numbers between 1 and k. `budgets=(k,)` is plain TopK. The levels weigh the same.
+            numbers between 1 and k. `budgets=(k,)` is plain TopK. The levels weigh the same. No more
+            latents than the largest of them are ever kept, so that none is decoded untrained.
         k: The largest budget K; inference may use any k up to it. Inherited from TopKTrainingSAEConfig.
 
     Raises:
@@ -70,12 +72,24 @@ class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
 
     @override
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
+        """Make the configuration from its fields by name; raises ValueError if it has no such field."""
+        require_known_fields(cls, config_dict)
+        return super().from_dict(config_dict)
+
+    @override
+    @classmethod
     def architecture(cls) -> str:
         return "hierarchical_topk"
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
         return TopKSAEConfig
+
+    @override
+    def get_inference_sae_cfg_dict(self) -> dict[str, Any]:
+        """Save with the largest budget that was trained as k."""
+        return {**super().get_inference_sae_cfg_dict(), "k": self.levels[-1]}
 
 
 class HierarchicalTopKTrainingSAE(TopKTrainingSAE):
@@ -88,6 +102,10 @@ class HierarchicalTopKTrainingSAE(TopKTrainingSAE):
     """
 
     cfg: HierarchicalTopKTrainingSAEConfig  # type: ignore[assignment]
+
+    @override
+    def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return TopK(self.cfg.levels[-1], use_sparse_activations=self.cfg.use_sparse_activations)
 
     def encode_sparse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode to the k latents that are kept, largest first.
@@ -112,14 +130,14 @@ class HierarchicalTopKTrainingSAE(TopKTrainingSAE):
 
         Returns:
             The step's output. `losses["mse_loss"]` is summed over d_in, averaged over tokens and over
-            budgets; `sae_out` is the reconstruction with the full budget k, detached.
+            budgets; `sae_out` is the reconstruction with the largest budget, detached.
 
         Raises:
             NonFiniteTrainingError: The activations or the loss hold NaN or infinity.
         """
         require_finite_activations(step_input)
         feature_acts, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
-        values, indices = _dense(feature_acts).topk(self.cfg.k, dim=-1, sorted=True)
+        values, indices = _dense(feature_acts).topk(self.cfg.levels[-1], dim=-1, sorted=True)
         decoder = self.W_dec
         if self.cfg.rescale_acts_by_decoder_norm:
             decoder = decoder / decoder.norm(dim=-1, keepdim=True)

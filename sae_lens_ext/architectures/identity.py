@@ -1,4 +1,4 @@
-"""Which SAE is this: a fingerprint of weights, and whether two hook names are one site."""
+"""Which SAE is this: a fingerprint of what it computes, and whether two hook names are one site."""
 
 import hashlib
 import re
@@ -13,21 +13,24 @@ _CANONICAL_SITES = {
     "hook_attn_out": "attn.hook_out",
     "hook_mlp_out": "mlp.hook_out",
 }
+_DECIDING_SETTINGS = ("apply_b_dec_to_input", "normalize_activations", "k", "rescale_acts_by_decoder_norm")
 
 
 def weights_fingerprint(sae: SAE[Any]) -> str:
-    """Hash an SAE's weights, whatever precision they are held in.
+    """Hash an SAE's weights and the settings that decide what it makes of them, such as k.
 
-    Every tensor is rounded to bfloat16 before hashing, so that one SAE loaded in float32 and in
-    bfloat16 is one SAE; folding or fine-tuning it makes another.
+    Every tensor is rounded to bfloat16 before hashing, so that one SAE loaded in float32, float64 and
+    bfloat16 is one SAE. In float16 it is another, rounded otherwise; folding, fine-tuning or another k
+    make another, too.
 
     Args:
         sae: Any SAE.
 
     Returns:
-        SHA-256 over names, shapes and rounded values, in hexadecimal.
+        SHA-256 over settings, names, shapes and rounded values, in hexadecimal.
     """
-    digest = hashlib.sha256()
+    settings = {name: getattr(sae.cfg, name, None) for name in _DECIDING_SETTINGS}
+    digest = hashlib.sha256(f"{sae.cfg.architecture()}{settings}".encode())
     for name, tensor in sorted(sae.state_dict().items()):
         rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
         digest.update(f"{name}{tuple(rounded.shape)}".encode())

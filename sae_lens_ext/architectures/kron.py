@@ -21,7 +21,7 @@ import torch
 from sae_lens import SAE, SAEConfig, TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.architectures.validation import (
@@ -144,6 +144,13 @@ class KronTrainingSAEConfig(_KronShape, TopKTrainingSAEConfig):
                 "'kron'. Leave it False."
             )
         super().__post_init__()
+
+    @override
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
+        """Make the configuration from its fields by name; raises ValueError if it has no such field."""
+        require_known_fields(cls, config_dict)
+        return super().from_dict(config_dict)
 
     @override
     @classmethod

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from safetensors import SafetensorError, safe_open
 
-_IN_EVERY_CONFIG = {"architecture", "metadata"}
+_NEEDED = ("architecture", "d_in", "d_sae", "dtype")
 
 
 def load_sae(path: str | Path, *, device: str = "cpu", dtype: str | None = None) -> SAE[Any]:
@@ -27,24 +28,40 @@ def load_sae(path: str | Path, *, device: str = "cpu", dtype: str | None = None)
 
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
-        ValueError: The configuration is not JSON, names an unknown architecture or has unknown fields;
-            the weights are truncated, not safetensors, or do not fit the configuration.
+        ValueError: The configuration is not JSON, names an unknown architecture, or has missing or
+            unknown fields; the weights are truncated, not safetensors, or do not fit the configuration.
     """
     path = Path(path)
-    cfg = _read_config(path)
-    _require_known(cfg, path)
-    _require_readable_weights(path / SAE_WEIGHTS_FILENAME)
+    cfg = require_readable_save(path)
+    name = cfg["architecture"]
+    if name not in SAE_CLASS_REGISTRY:
+        if name in SAE_TRAINING_CLASS_REGISTRY:
+            raise ValueError(
+                f"{path} holds a training checkpoint of the architecture {name!r}, not an SAE saved for inference. Load "
+                "it with TrainingSAE.load_from_disk and write the inference form with save_inference_model."
+            )
+        raise ValueError(_not_registered(path, name, SAE_CLASS_REGISTRY))
+    _require_known_fields(cfg, path)
     try:
         return SAE.load_from_disk(path, device=device, dtype=dtype)
     except RuntimeError as error:
+        if "state_dict" not in str(error):
+            raise
         raise ValueError(
-            f"The weights in {path / SAE_WEIGHTS_FILENAME} do not fit the {cfg['architecture']!r} SAE that "
-            f"{SAE_CFG_FILENAME} describes: {_first_complaint(error)}. The two files belong to different SAEs, or one "
-            "was edited. Restore both from the same save."
+            f"The weights in {path / SAE_WEIGHTS_FILENAME} do not fit the {name!r} SAE that {SAE_CFG_FILENAME} "
+            f"describes: {_first_complaint(error)}. The two files belong to different SAEs, or one was edited. Restore "
+            "both from the same save."
         ) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def require_readable_save(path: Path) -> dict[str, Any]:
+    """Give the configuration in a folder that holds a saved SAE or a checkpoint of training.
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: The configuration is not that of an SAE, or the weights are truncated or not
+            safetensors.
+    """
     for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
         if not (path / name).is_file():
             raise FileNotFoundError(
@@ -57,27 +74,38 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path / SAE_CFG_FILENAME} is not valid JSON ({error}). Restore it from a save."
         ) from error
-    if not isinstance(cfg, dict) or "architecture" not in cfg:
+    missing = [key for key in _NEEDED if not isinstance(cfg, dict) or key not in cfg]
+    if missing or not isinstance(cfg["architecture"], str):
         raise ValueError(
-            f"{path / SAE_CFG_FILENAME} names no architecture, so it is not the configuration of an SAE saved by "
-            "SAELens 6. Restore it from a save, or load older SAEs with SAE.load_from_disk."
+            f"{path / SAE_CFG_FILENAME} is not the configuration of an SAE saved by SAELens 6: it names no "
+            f"{' and no '.join(missing or ['architecture'])}. Restore it from a save, or load older SAEs with "
+            "SAE.load_from_disk."
         )
+    _require_readable_weights(path / SAE_WEIGHTS_FILENAME)
     return cfg
 
 
-def _require_known(cfg: dict[str, Any], path: Path) -> None:
+def require_readable_training_save(path: Path) -> None:
+    """Do as `require_readable_save`, for a folder that training shall start from or go on from.
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: It is not a training save that can be read, or of an unknown architecture.
+    """
+    name = require_readable_save(path)["architecture"]
+    if name not in SAE_TRAINING_CLASS_REGISTRY:
+        raise ValueError(_not_registered(path, name, SAE_TRAINING_CLASS_REGISTRY))
+
+
+def _not_registered(path: Path, name: str, registry: Mapping[str, Any]) -> str:
+    return (
+        f"{path} holds an SAE of the architecture {name!r}, which is not registered. Registered are "
+        f"{', '.join(sorted(registry))}. If another package defines it, import that package before loading."
+    )
+
+
+def _require_known_fields(cfg: dict[str, Any], path: Path) -> None:
     name = cfg["architecture"]
-    if name not in SAE_CLASS_REGISTRY:
-        if name in SAE_TRAINING_CLASS_REGISTRY:
-            raise ValueError(
-                f"{path} holds a training checkpoint of the architecture {name!r}, not an SAE saved for inference. Load "
-                "it with TrainingSAE.load_from_disk and write the inference form with save_inference_model."
-            )
-        known = ", ".join(sorted(SAE_CLASS_REGISTRY))
-        raise ValueError(
-            f"{path} holds an SAE of the architecture {name!r}, which is not registered. Registered are {known}. If "
-            "another package defines it, import that package before loading."
-        )
     config_class = SAE_CLASS_REGISTRY[name][1]
     if not config_class.__module__.startswith("sae_lens_ext."):
         return  # SAELens' own configurations may be older than its fields; SAELens knows how to read them
@@ -86,7 +114,7 @@ def _require_known(cfg: dict[str, Any], path: Path) -> None:
         for registry in (SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY)
         if name in registry
     ]
-    valid = {f.name for cls in config_classes for f in fields(cls)} | _IN_EVERY_CONFIG
+    valid = {f.name for cls in config_classes for f in fields(cls)} | {"architecture"}
     unknown = sorted(set(cfg) - valid)
     if unknown:
         close = difflib.get_close_matches(unknown[0], valid, n=1)

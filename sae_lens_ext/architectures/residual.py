@@ -14,8 +14,9 @@ Our reading, where the paper's detail is unknown: SAELens' BatchTopK throughout,
 on e − ê.
 """
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ import torch
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.constants import SAE_CFG_FILENAME
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from sae_lens_ext.architectures.base_sae import FrozenBase, load_base, require_same_site
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.architectures.validation import require_normalization
+from sae_lens_ext.architectures.validation import (
+    require_known_fields,
+    require_normalization,
+    require_positive_int,
+)
 
 BASE_METADATA_KEY = "residual_base"
 
@@ -47,8 +52,9 @@ class ResidualTrainingSAEConfig(BatchTopKTrainingSAEConfig):
         base_sae_id: Its id in that release.
 
     Raises:
-        ValueError: k is not in 0..d_sae, the base is named twice, or `normalize_activations` is set
-            (the base must see raw activations, and no scale learned on x may be put on e).
+        ValueError: k is not above 0 and at most d_sae, the base is named twice or by half, or
+            `normalize_activations` is set (the base must see raw activations, and no scale learned on x
+            may be put on e).
     """
 
     d_sae: int = 1024
@@ -61,7 +67,9 @@ class ResidualTrainingSAEConfig(BatchTopKTrainingSAEConfig):
     @override
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if isinstance(self.k, bool) or not 0 < self.k <= self.d_sae:
+        require_positive_int(owner, "d_sae", self.d_sae)
+        k: Any = self.k  # whatever the user gave
+        if isinstance(k, bool) or not isinstance(k, int | float) or not 0 < k <= self.d_sae:
             raise ValueError(
                 f"{owner}.k = {self.k!r} is out of range. Give the mean number of latents per token, above 0 and "
                 f"at most d_sae = {self.d_sae}."
@@ -71,10 +79,22 @@ class ResidualTrainingSAEConfig(BatchTopKTrainingSAEConfig):
                 f"{owner} names the base twice: base_path = {self.base_path!r} and base_release = "
                 f"{self.base_release!r}, base_sae_id = {self.base_sae_id!r}. Give either."
             )
+        if (self.base_release is None) != (self.base_sae_id is None):
+            raise ValueError(
+                f"{owner} names half a base: base_release = {self.base_release!r} and base_sae_id = "
+                f"{self.base_sae_id!r}. A pretrained base is named by both."
+            )
         require_normalization(
             self, ("none",), "The base SAE must see raw activations, and its error must not be rescaled."
         )
         super().__post_init__()
+
+    @override
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
+        """Make the configuration from its fields by name; raises ValueError if it has no such field."""
+        require_known_fields(cls, config_dict)
+        return super().from_dict(config_dict)
 
     @override
     @classmethod
@@ -90,7 +110,7 @@ class ResidualTrainingSAE(BatchTopKTrainingSAE):
     squared error between them is ‖e − ê‖².
 
     Args:
-        cfg: The configuration.
+        cfg: The configuration; the SAE keeps a copy.
         use_error_term: As in SAELens.
         base: The base SAE, if the configuration does not name it. It is read, never changed.
 
@@ -108,7 +128,8 @@ class ResidualTrainingSAE(BatchTopKTrainingSAE):
         *,
         base: SAE[Any] | None = None,
     ) -> None:
-        super().__init__(cfg, use_error_term)
+        # The base is noted in the metadata: in a configuration of this SAE's own, so that the user's serves again.
+        super().__init__(replace(cfg, metadata=copy.deepcopy(cfg.metadata)), use_error_term)
         self._base: FrozenBase | None = None
         if base is not None:
             self._adopt(base)
@@ -227,7 +248,7 @@ def require_base_identity(metadata: dict[str, Any], fingerprint: str, what: str)
             f"The residual SAE of {what} was trained on a base with weights {recorded['weights_sha256'][:12]}… "
             f"({recorded['architecture']}, d_sae {recorded['d_sae']}, hook {recorded['hook_name']}), but the base "
             f"at hand has weights {fingerprint[:12]}…. It predicts the error of that base only: give the base it "
-            "was trained on, not fine-tuned or folded since."
+            "was trained on, with its own k, in float32 or bfloat16, and not fine-tuned or folded since."
         )
 
 

@@ -11,6 +11,7 @@ ReLU, JumpReLU or TopK, the residuals JumpReLU.
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -30,8 +31,10 @@ from sae_lens_ext.architectures.base_sae import (
 )
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference, assemble
-from sae_lens_ext.architectures.residual import require_base_identity
+from sae_lens_ext.architectures.residual import BASE_METADATA_KEY, require_base_identity
 from sae_lens_ext.architectures.validation import require_normalization, require_positive_int
+
+logger = logging.getLogger(__name__)
 
 BASE = "base"  # what `flat_index` and `locate` call the base's own latents
 
@@ -116,7 +119,8 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
 
         Raises:
             ValueError: The base is of a kind that cannot be stacked; a residual is not one, reads
-                another width or hook, or was trained on another base.
+                another width or hook, or was trained on another base. A residual that names no base in
+                its metadata is taken as it is, with a note in the log.
         """
         base = require_stackable_base(as_inference(base))
         fingerprint = weights_fingerprint(base)
@@ -329,6 +333,10 @@ def _residual_part(domain: str, sae: SAE[Any], base: SAE[Any], fingerprint: str)
             "Train it with ResidualTrainingSAE on this base."
         )
     require_same_site(base, part.cfg.d_in, part.cfg.metadata.hook_name, what)
+    if part.cfg.metadata[BASE_METADATA_KEY] is None:
+        logger.warning(
+            f"{what} names no base in its metadata, so it cannot be told whether it was trained on this one."
+        )
     require_base_identity(part.cfg.metadata.to_dict(), fingerprint, repr(domain))
     if part.b_dec.abs().max() > 0 or part.cfg.normalize_activations != "none":
         raise ValueError(

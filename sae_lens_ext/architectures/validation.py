@@ -1,32 +1,55 @@
 """Checks that every configuration of ours makes at construction, each a full sentence."""
 
+import difflib
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
-from sae_lens import SAEConfig
+from sae_lens import LanguageModelSAERunnerConfig, SAEConfig, TrainingSAEConfig
 
 # The modes that SAELens folds into the weights; the others scale each token by itself, and keep that scale on the SAE.
 FOLDABLE_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening")
 
 
-def require_positive_int(owner: str, name: str, value: Any, maximum: int, maximum_name: str) -> None:
+def require_positive_int(
+    owner: str, name: str, value: Any, maximum: int | None = None, maximum_name: str = ""
+) -> None:
     """Raise ValueError unless `value` is an int in 1..maximum.
 
     Args:
-        owner: Class the field belongs to, for the message.
-        name: Field name.
+        owner: Class or function the value was given to, for the message.
+        name: Its name there.
         value: What the user gave.
-        maximum: Largest value that makes sense.
+        maximum: Largest value that makes sense, if there is one.
         maximum_name: What that largest value is, for the message.
     """
+    limits = "of at least 1" if maximum is None else f"between 1 and {maximum_name} = {maximum}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(
-            f"{owner}.{name} must be a whole number, but {value!r} was given. "
-            f"Give an int between 1 and {maximum_name} = {maximum}."
+            f"{owner}.{name} must be a whole number, but {value!r} was given. Give an int {limits}."
         )
-    if not 1 <= value <= maximum:
+    if value < 1 or (maximum is not None and value > maximum):
+        raise ValueError(f"{owner}.{name} = {value} is out of range. Give an int {limits}.")
+
+
+def require_known_fields(cls: type[TrainingSAEConfig], config: dict[str, Any]) -> None:
+    """Raise ValueError if `config` has keys that no configuration of SAELens or ours has.
+
+    SAELens drops such keys silently; it also passes the fields of a whole runner's configuration at times, and adds one
+    of its own when it loads from disk.
+
+    Args:
+        cls: The configuration to be made.
+        config: Its fields by name.
+    """
+    valid = {field.name for field in fields(cls)}
+    runners = {field.name for field in fields(LanguageModelSAERunnerConfig)}
+    unknown = sorted(set(config) - valid - runners - {"architecture", "finetuning_scaling_factor"})
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], valid, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"{owner}.{name} = {value} is out of range. Give an int between 1 and {maximum_name} = {maximum}."
+            f"{cls.__name__} has no field {', '.join(map(repr, unknown))}.{hint} Remove or rename what was given."
         )
 
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = build_parser().parse_args(words)
             options.run(options)
     except (KeyboardInterrupt, InterruptedException):
-        print("sae-lens-ext: interrupted; what was reached is saved.", file=sys.stderr)
+        print("sae-lens-ext: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

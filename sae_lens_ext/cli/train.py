@@ -6,19 +6,22 @@ Every flag SAELens has; a field of the SAE may be written `--sae.field` or, as i
 import contextlib
 import difflib
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner
+from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME
 from sae_lens.llm_sae_training_runner import _parse_cfg_args
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+from sae_lens.training._interruption import InterruptedException
 
+from sae_lens_ext.architectures.loading import require_readable_training_save
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.sources import EMBEDDED_PREFIX, load_dataset, load_language_model
-from sae_lens_ext.cli.sources import require_width as require_hook_width
+from sae_lens_ext.cli.interruptible import InterruptibleRunner
+from sae_lens_ext.cli.sources import EMBEDDED_PREFIX, load_dataset, load_language_model, require_width
 
 HELP = f"""\
 Train an SAE on a language model's activations with SAELens' own runner.
@@ -52,15 +55,25 @@ def run(words: Sequence[str]) -> None:
     _require_known_architecture(words)
     cfg = _parse(words)
     require_output_folder(cfg.output_path)
-    runner = LanguageModelSAETrainingRunner(
+    for start in (cfg.from_pretrained_path, cfg.resume_from_checkpoint):
+        if start is not None:
+            require_readable_training_save(Path(start))
+    runner = InterruptibleRunner(
         cfg,
         override_dataset=load_dataset(cfg.dataset_path),
         override_model=load_language_model(
             cfg.model_name, cfg.model_class_name, cfg.llm_device or cfg.device
         ),
     )
-    require_hook_width(runner.model, cfg.hook_name, cfg.hook_head_index, cfg.sae.d_in)
-    runner.run()
+    require_width(runner.model, cfg.hook_name, cfg.hook_head_index, cfg.sae.d_in)
+    try:
+        runner.run()
+    except (KeyboardInterrupt, InterruptedException):
+        if runner.interrupted_checkpoint is not None:
+            print(
+                f"Saved. Go on with --resume_from_checkpoint {runner.interrupted_checkpoint}", file=sys.stderr
+            )
+        raise
 
 
 def saelens_words(words: Sequence[str], runner_fields: Sequence[str]) -> list[str]:

@@ -57,6 +57,7 @@ def test_with_k_goes_back_up_to_the_trained_k_and_no_further(sae) -> None:
 def test_with_k_on_a_training_sae_keeps_only_the_budgets_it_can_have() -> None:
     sae = HierarchicalTopKTrainingSAE(HierarchicalTopKTrainingSAEConfig(**SIZE, budgets=(1, 3, 5)))
     assert with_k(sae, 3).cfg.budgets == (1, 3)
+    assert with_k(sae, 4).cfg.budgets == (1, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,20 @@ def test_budget_curve_reads_batches_of_any_shape(sae) -> None:
     assert batches.explained_variance == pytest.approx(whole.explained_variance, rel=1e-5)
 
 
+def test_budget_curve_refuses_activations_of_another_width(sae) -> None:
+    with pytest.raises(ValueError, match=r"shape \(10, 12\), but the SAE has d_in = 6"):
+        budget_curve(sae, torch.randn(10, 12), [1])
+
+
+def test_budget_curve_measures_hook_z_saes_on_flattened_heads() -> None:
+    sae = TopKSAE(TopKSAEConfig(**SIZE, reshape_activations="hook_z"))
+    plain = TopKSAE(TopKSAEConfig(**SIZE))
+    plain.load_state_dict(sae.state_dict())
+    x = torch.randn(40, 6)
+    assert budget_curve(sae, x, [1, 5]).mse == pytest.approx(budget_curve(plain, x, [1, 5]).mse)
+    assert sae.hook_z_reshaping_mode
+
+
 def test_budget_curve_is_a_table_a_picture_and_three_lines(sae) -> None:
     curve = budget_curve(sae, torch.randn(50, 6), [1, 5])
     assert list(curve.to_frame().columns) == ["k", "explained_variance", "mse"] and len(curve.to_frame()) == 2
@@ -99,7 +114,7 @@ def test_budget_curve_is_a_table_a_picture_and_three_lines(sae) -> None:
 def test_budget_curve_refuses(sae) -> None:
     with pytest.raises(ValueError, match="no budgets"):
         budget_curve(sae, torch.randn(5, 6), [])
-    with pytest.raises(ValueError, match="k = 6 is out of range"):
+    with pytest.raises(ValueError, match="ks = 6 is out of range"):
         budget_curve(sae, torch.randn(5, 6), [1, 6])
     with pytest.raises(ValueError, match="ks = 0 is out of range"):
         budget_curve(sae, torch.randn(5, 6), [0, 3])

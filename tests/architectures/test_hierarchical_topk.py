@@ -58,6 +58,22 @@ def test_HierarchicalTopKTrainingSAE_all_budgets_is_the_default() -> None:
     assert make(budgets=[1, 2]).cfg.budgets == (1, 2)
 
 
+def test_HierarchicalTopKTrainingSAE_keeps_no_latent_beyond_its_largest_budget(tmp_path) -> None:
+    sae, x = make(budgets=(1, 2)), torch.randn(10, 8)
+    assert (sae.encode(x) != 0).sum(-1).max() <= 2 and sae.encode_sparse(x)[0].shape == (10, 4)
+    sae.save_inference_model(tmp_path)
+    loaded = SAE.load_from_disk(tmp_path)
+    assert loaded.cfg.k == 2
+    torch.testing.assert_close(loaded(x), sae(x))
+
+
+def test_HierarchicalTopKTrainingSAEConfig_from_dict_refuses_what_it_does_not_know() -> None:
+    fields = make().cfg.to_dict()
+    assert HierarchicalTopKTrainingSAEConfig.from_dict(fields).budgets == "all"
+    with pytest.raises(ValueError, match="has no field 'budgetz'. Did you mean 'budgets'"):
+        HierarchicalTopKTrainingSAEConfig.from_dict({**fields, "budgetz": [1]})
+
+
 def test_HierarchicalTopKTrainingSAE_ranks_by_value() -> None:
     values, indices = make().encode_sparse(torch.randn(3, 5, 8))
     assert values.shape == (3, 5, 4) and (values.diff(dim=-1) <= 0).all() and indices.max() < 32

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_lens_ext import weights_fingerprint
+from sae_lens_ext import weights_fingerprint, with_k
 from sae_lens_ext.architectures.identity import same_hook
 from tests.architectures.bases import base_sae
 
@@ -15,6 +15,8 @@ def test_weights_fingerprint_is_of_the_weights_not_their_precision() -> None:
     assert weights_fingerprint(base_sae("standard").to(dtype=torch.bfloat16)) == before
     assert weights_fingerprint(base_sae("standard").to(dtype=torch.float64)) == before
     assert weights_fingerprint(base_sae("standard", seed=1)) != before
+    topk = base_sae("topk")
+    assert weights_fingerprint(with_k(topk, 2)) != weights_fingerprint(topk)
     with torch.no_grad():
         sae.W_dec[3, 2] *= 1.01
     assert weights_fingerprint(sae) != before

@@ -90,8 +90,12 @@ def test_load_sae_bad_config(folder: Path) -> None:
     (folder / "cfg.json").write_text('{"architecture": "kron"')
     with pytest.raises(ValueError, match="cfg.json is not valid JSON"):
         load_sae(folder)
-    (folder / "cfg.json").write_text("[]")
-    with pytest.raises(ValueError, match="names no architecture"):
+    for content in ("[]", '{"architecture": ["kron"], "d_in": 6, "d_sae": 24, "dtype": "float32"}'):
+        (folder / "cfg.json").write_text(content)
+        with pytest.raises(ValueError, match="names no architecture"):
+            load_sae(folder)
+    (folder / "cfg.json").write_text('{"architecture": "kron", "d_in": 6}')
+    with pytest.raises(ValueError, match="names no d_sae and no dtype"):
         load_sae(folder)
 
 

@@ -86,6 +86,15 @@ def test_ResidualTrainingSAE_takes_a_training_sae_as_base_in_its_inference_form(
     torch.testing.assert_close(sae.training_forward_pass(step_input(x)).sae_out, base(x) + sae(x))
 
 
+def test_ResidualTrainingSAE_leaves_the_users_configuration_for_another_base() -> None:
+    cfg = ResidualTrainingSAEConfig(d_in=D_IN, d_sae=10, k=3)
+    records = [
+        ResidualTrainingSAE(cfg, base=base_sae("standard", seed=s)).cfg.metadata.residual_base for s in (0, 1)
+    ]
+    assert records[0]["weights_sha256"] != records[1]["weights_sha256"]
+    assert cfg.metadata.residual_base is None
+
+
 def test_ResidualTrainingSAE_checkpoint_of_another_base_is_refused(tmp_path) -> None:
     residual_for(base_sae("standard", seed=0)).save_model(tmp_path)
     other = residual_for(base_sae("standard", seed=5))
@@ -98,8 +107,10 @@ def test_ResidualTrainingSAE_checkpoint_of_another_base_is_refused(tmp_path) -> 
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({}, r"needs a base SAE, but base_path = None.*ResidualTrainingSAE\(cfg, base=sae\)"),
-        ({"base_release": "gpt2"}, r"base_release = 'gpt2' and base_sae_id = None name none"),
+        ({}, r"needs a base SAE, but its configuration names none.*ResidualTrainingSAE\(cfg, base=sae\)"),
+        ({"base_release": "gpt2"}, r"names half a base: base_release = 'gpt2' and base_sae_id = None"),
+        ({"k": "5"}, r"k = '5' is out of range"),
+        ({"d_sae": 64.0}, r"d_sae must be a whole number, but 64.0 was given"),
         ({"base_path": "a", "base_release": "b"}, r"names the base twice"),
         ({"k": 0}, r"k = 0 is out of range"),
         ({"k": 2000}, r"at most d_sae = 1024"),

@@ -15,7 +15,7 @@ from sae_lens import (
     TopKTrainingSAEConfig,
 )
 
-from sae_lens_ext import KronSAE, KronSAEConfig, ResidualStackSAE, ResidualStackSAEConfig
+from sae_lens_ext import KronSAE, KronSAEConfig, ResidualStackSAE, ResidualStackSAEConfig, with_k
 from sae_lens_ext.architectures.inference import as_inference
 from tests.architectures.bases import D_BASE, D_IN, D_RESIDUAL, base_sae, residual_for
 
@@ -171,6 +171,18 @@ def test_ResidualStackSAE_refuses_what_does_not_belong_on_the_base() -> None:
         ResidualStackSAE.from_saes(base, {"code": biased})
     with pytest.raises(ValueError, match="width 8, but the residual SAE of 'code' has d_in = 9"):
         ResidualStackSAE.from_saes(base, {"code": JumpReLUSAE(JumpReLUSAEConfig(d_in=9, d_sae=4))})
+
+
+def test_ResidualStackSAE_refuses_the_base_at_another_k() -> None:
+    base = base_sae("topk")
+    with pytest.raises(ValueError, match="of 'code' was trained on a base.*with its own k"):
+        ResidualStackSAE.from_saes(with_k(base, 2), {"code": residual_for(base)})
+
+
+def test_ResidualStackSAE_says_when_a_residual_names_no_base(caplog: pytest.LogCaptureFixture) -> None:
+    unnamed = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=4))
+    ResidualStackSAE.from_saes(base_sae("standard"), {"code": unnamed})
+    assert "the residual SAE of 'code' names no base" in caplog.text
 
 
 def test_ResidualStackSAE_knows_its_base_in_another_precision() -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sae_lens_ext.cli import main
+from sae_lens_ext.cli import embedded, main
 from sae_lens_ext.cli.train import saelens_words
 
 
@@ -48,6 +48,15 @@ def test_an_error_is_one_sentence_on_stderr_and_status_1(capsys) -> None:
 def test_an_error_keeps_its_traceback_on_demand(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAE_LENS_EXT_TRACEBACK", "1")
     assert "Traceback" in run(capsys, "describe", "krn")[2]
+
+
+def test_a_failed_install_is_one_sentence_too(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("pip ended with status 1")
+
+    monkeypatch.setattr(embedded, "install_embedded", fail)
+    status, _, err = run(capsys, "install-embedded")
+    assert status == 1 and err == "sae-lens-ext: error: pip ended with status 1\n"
 
 
 def test_train_help_shows_saelens_flags_of_the_architecture(capsys) -> None:

@@ -1,14 +1,17 @@
 """The quickstart on a tiny model: end to end, interrupted and taken up again, and in folders that are not its own."""
 
 import json
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from sae_lens import SAE
 from sae_lens.training._interruption import InterruptedException
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+from safetensors.torch import save_file
 
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quickstart import verb
@@ -16,6 +19,7 @@ from sae_lens_ext.cli.quickstart.folder import RunFolder
 from sae_lens_ext.cli.quickstart.plan import Plan, sae_configs
 from sae_lens_ext.cli.quickstart.report import dead_window, table
 from sae_lens_ext.cli.quickstart.tokens import split_documents
+from sae_lens_ext.cli.sources import default_model_class, load_language_model
 from tests.conftest import CONTEXT, VOCABULARY
 
 PLAN = Plan(
@@ -107,28 +111,83 @@ def test_quickstart_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch
     assert steps == before
 
 
-def test_quickstart_ignores_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
+def test_quickstart_ignores_checkpoints_that_were_not_written_to_their_ends(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", PLAN)
-    for tokens, whole in (("1024", True), ("2048", False)):
-        checkpoint = folder.checkpoints / "run" / tokens / "topk_k8"
-        checkpoint.mkdir(parents=True)
-        (checkpoint / "trainer_state.pt").write_bytes(b"")
-        (checkpoint.parent / "runner_cfg.json").write_text("{}" if whole else '{"saes": {')
-    found = folder.latest_checkpoint()
-    assert found is not None and found.name == "1024"
+    names = ("topk_k8", "kron_m2_n4_k32")
+    for tokens in ("0", "1024", "2048", "3072", "4096", "notes"):
+        for name in names:
+            checkpoint = folder.checkpoints / "run" / tokens / name
+            checkpoint.mkdir(parents=True)
+            save_file({"W": torch.zeros(4)}, checkpoint / "sae_weights.safetensors")
+            torch.save({"step": 1}, checkpoint / "trainer_state.pt")
+        (checkpoint.parent / "runner_cfg.json").write_text("{}")
+    run = folder.checkpoints / "run"
+    assert folder.latest_checkpoint(names) == run / "4096"
+    truncate(run / "4096" / "runner_cfg.json", 1)
+    assert folder.latest_checkpoint(names) == run / "3072"
+    truncate(run / "3072" / names[1] / "trainer_state.pt", 500)
+    assert folder.latest_checkpoint(names) == run / "2048"
+    truncate(run / "2048" / names[0] / "sae_weights.safetensors", 20)
+    assert folder.latest_checkpoint(names) == run / "1024"
+    shutil.rmtree(run / "1024" / names[1])
+    assert folder.latest_checkpoint(names) is None  # at 0 tokens there is nothing to go on from
+
+
+def truncate(path: Path, length: int) -> None:
+    path.write_bytes(path.read_bytes()[:length])
 
 
 def test_RunFolder_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(CommandError, match="is not a quickstart's folder .* nothing was written there"):
+    with pytest.raises(CommandError, match="is not a folder of this quickstart .* nothing was written there"):
         RunFolder(tmp_path, PLAN)
     with pytest.raises(CommandError, match="is a file"):
         RunFolder(tmp_path / "thesis.tex", PLAN)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    RunFolder(tmp_path / "run", PLAN)
-    with pytest.raises(CommandError, match=r"other settings \(lr differ\), which was left as it is"):
+    RunFolder(tmp_path / "run", PLAN).claim()
+    with pytest.raises(
+        CommandError, match=r"other settings \(lr was 0.00\d+, now 0.5\), which was left as it is"
+    ):
         RunFolder(tmp_path / "run", replace(PLAN, lr=0.5))
     RunFolder(tmp_path / "run", PLAN)
+    for foreign in ("[]", "{}", "not JSON"):
+        (tmp_path / "run" / "plan.json").write_text(foreign)
+        with pytest.raises(CommandError, match="is not a folder of this quickstart"):
+            RunFolder(tmp_path / "run", PLAN)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"training_tokens": -5}, "--training-tokens -5 is less than one step of 256"),
+        ({"d_sae": 32}, "--d-sae 32 does not do: the largest budget is 64"),
+        ({"d_sae": 100}, "Kron's heads hold 8 latents"),
+        ({"lr": 0.0}, "--lr 0.0 is not a learning rate"),
+    ],
+)
+def test_Plan_refuses(fields: dict, complaint: str) -> None:
+    with pytest.raises(CommandError, match=complaint):
+        replace(PLAN, **fields)
+
+
+def test_quickstart_claims_no_folder_before_everything_it_names_is_found(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(CommandError, match="no hook 'blocks.7.hook_out'"):
+        verb.quickstart(replace(PLAN, hook="blocks.7.hook_out"), tmp_path / "run")
+    monkeypatch.setattr(verb, "load_documents", lambda _: ["w1 w2", "w3 w4 w5"])
+    with pytest.raises(CommandError, match="The text is too short: .* fill 0 contexts of 16 tokens"):
+        verb.quickstart(PLAN, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_come_only_as_the_classes_there_are() -> None:
+    assert (
+        default_model_class("embedded") == "TransformerBridge"
+        and default_model_class("gpt2") == "HookedTransformer"
+    )
+    with pytest.raises(CommandError, match="TransformerBridge serves the embedded model, not 'gpt2'"):
+        load_language_model("gpt2", "TransformerBridge", "cpu")
+    with pytest.raises(CommandError, match="not as AutoModelForCausalLM"):
+        load_language_model("embedded", "AutoModelForCausalLM", "cpu")
 
 
 def test_split_documents_is_by_document() -> None:

@@ -1,9 +1,13 @@
 """`sae-lens-ext train` with a tiny model: every architecture of ours is trained, saved and loads by name."""
 
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
 from sae_lens import SAE, JumpReLUSAE, TopKSAE
+from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_ext import KronSAE
 from sae_lens_ext.cli import main, train
@@ -69,6 +73,43 @@ def test_train_residual_without_its_base_writes_nothing(tmp_path, capsys) -> Non
     assert main(words(tmp_path / "sae", *flags)) == 1
     assert "holds no saved SAE" in capsys.readouterr().err
     assert not (tmp_path / "sae").exists()
+
+
+def test_train_interrupted_leaves_a_checkpoint_that_it_goes_on_from(tmp_path, capsys, monkeypatch) -> None:
+    steps: list[int] = []
+    original = SAETrainer._checkpoint_if_needed
+
+    def interrupted_at_3(trainer: SAETrainer) -> None:
+        original(trainer)
+        steps.append(trainer.n_training_samples)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(SAETrainer, "_checkpoint_if_needed", interrupted_at_3)
+    flags = ["--architecture", "kron", "--k", "4"]
+    assert main(words(tmp_path / "sae", *flags)) == 130
+    said = capsys.readouterr().err
+    found = re.search(r"Go on with (--resume_from_checkpoint) (\S+/192)\n", said)
+    assert found, said
+    assert main(words(tmp_path / "sae", *flags, *found.groups())) == 0
+    assert steps == [64, 128, 192, 256, 320, 384, 448, 512]
+    assert isinstance(SAE.load_from_disk(tmp_path / "sae"), KronSAE)
+
+
+@pytest.mark.parametrize("flag", ["--from_pretrained_path", "--resume_from_checkpoint"])
+def test_train_checks_where_it_shall_start_from(tmp_path, capsys, flag: str) -> None:
+    def complaint(path: Path) -> str:
+        assert main(words(tmp_path / "sae", "--architecture", "kron", "--k", "4", flag, str(path))) == 1
+        return capsys.readouterr().err
+
+    assert "is not a saved SAE: it holds no cfg.json" in complaint(tmp_path / "nowhere")
+    base_sae("standard", d_in=16).save_model(tmp_path / "start")
+    cfg = tmp_path / "start" / "cfg.json"
+    cfg.write_text(cfg.read_text().replace('"standard"', '"kronn"'))
+    assert "architecture 'kronn', which is not registered" in complaint(tmp_path / "start")
+    weights = tmp_path / "start" / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    assert f"{weights} (50 bytes) is truncated" in complaint(tmp_path / "start")
 
 
 def test_train_names_the_hooks_width(tmp_path, capsys) -> None:

@@ -3,24 +3,29 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+import zipfile
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sae_lens.constants import RUNNER_CFG_FILENAME, TRAINER_STATE_FILENAME
+from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
+from safetensors import SafetensorError, safe_open
 
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quickstart.plan import Plan
 
 PLAN_FILE = "plan.json"
 TRAINED_FILE = "trained.json"
+SECONDS_FILE = "training_seconds.json"
 
 
 class RunFolder:
     """A folder that holds one run of one plan.
 
     Args:
-        path: The folder; made if it does not exist.
+        path: The folder; it need not exist yet, and is not made before `claim`.
         plan: What is run in it.
 
     Raises:
@@ -28,8 +33,8 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
-        self.path = path
-        self._claim(plan)
+        self.path, self.plan = path, plan
+        self._require_ours()
 
     @property
     def saes(self) -> Path:
@@ -46,15 +51,32 @@ class RunFolder:
         """Where SAELens' checkpoints go while training."""
         return self.path / "checkpoints"
 
-    def latest_checkpoint(self) -> Path | None:
-        """Find the last checkpoint that was written to its end, or None."""
-        # SAELens writes the runner's configuration last of all.
-        finished = [
-            folder
-            for folder in self.checkpoints.glob("run/*/")
-            if _is_json(folder / RUNNER_CFG_FILENAME) and any(folder.glob(f"*/{TRAINER_STATE_FILENAME}"))
-        ]
-        return max(finished, key=lambda folder: int(folder.name.rpartition("_")[2]), default=None)
+    def claim(self) -> None:
+        """Make the folder and note the plan in it, once everything the plan names has been found."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / PLAN_FILE, self.plan.to_dict())
+
+    def latest_checkpoint(self, names: Iterable[str]) -> Path | None:
+        """Find the last checkpoint that holds every SAE of `names` whole, or None."""
+        folders = [folder for folder in self.checkpoints.glob("run/*/") if _tokens(folder) > 0]
+        for folder in sorted(folders, key=_tokens, reverse=True):
+            if _is_json(folder / RUNNER_CFG_FILENAME) and all(_is_whole(folder / name) for name in names):
+                return folder
+        return None
+
+    @contextmanager
+    def timed(self) -> Generator[None, None, None]:
+        """Add the seconds of the block to those that earlier runs have spent training."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            write_json(self.path / SECONDS_FILE, self.training_seconds() + time.monotonic() - started)
+
+    def training_seconds(self) -> float:
+        """Seconds spent training so far, interrupted runs included."""
+        path = self.path / SECONDS_FILE
+        return json.loads(path.read_text()) if _is_json(path) else 0.0
 
     @property
     def is_trained(self) -> bool:
@@ -78,24 +100,25 @@ class RunFolder:
             write_json(path, compute())
         return json.loads(path.read_text())
 
-    def _claim(self, plan: Plan) -> None:
-        path, plan_file = self.path, self.path / PLAN_FILE
+    def _require_ours(self) -> None:
+        path, plan_file, plan = self.path, self.path / PLAN_FILE, self.plan.to_dict()
         if path.exists() and not path.is_dir():
             raise CommandError(f"--out {path} is a file. Give a folder, or one that does not exist yet.")
-        if not plan_file.exists():
-            if path.exists() and any(path.iterdir()):
-                raise CommandError(
-                    f"--out {path} exists, is not empty and is not a quickstart's folder (it holds no {PLAN_FILE}), so "
-                    "nothing was written there. Give another folder."
-                )
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(plan_file, plan.to_dict())
+        if not path.exists() or not any(path.iterdir()):
+            return
         saved = json.loads(plan_file.read_text()) if _is_json(plan_file) else None
-        if saved != plan.to_dict():
-            differing = sorted(key for key in plan.to_dict() if not saved or saved.get(key) != plan.to_dict()[key])
+        if not isinstance(saved, dict) or saved.keys() != plan.keys():
             raise CommandError(
-                f"--out {path} holds a quickstart with other settings ({', '.join(differing)} differ), which was left "
-                "as it is. Give another folder, or delete that one to start anew."
+                f"--out {path} exists, is not empty and is not a folder of this quickstart (its {PLAN_FILE} is missing or "
+                "of another kind), so nothing was written there. Give another folder."
+            )
+        differing = [
+            f"{key} was {saved[key]!r}, now {plan[key]!r}" for key in plan if saved[key] != plan[key]
+        ]
+        if differing:
+            raise CommandError(
+                f"--out {path} holds a quickstart with other settings ({'; '.join(differing)}), which was left as it is. "
+                "Give another folder, or delete that one to start anew."
             )
 
 
@@ -115,3 +138,17 @@ def _is_json(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _tokens(checkpoint: Path) -> int:
+    """The number of tokens that SAELens names a checkpoint by; −1 for another folder."""
+    return int(checkpoint.name) if checkpoint.name.isdigit() else -1
+
+
+def _is_whole(sae_checkpoint: Path) -> bool:
+    """Whether weights and trainer state were both written to their ends: each file's index can be read."""
+    try:
+        with safe_open(sae_checkpoint / SAE_WEIGHTS_FILENAME, framework="pt"):
+            return zipfile.is_zipfile(sae_checkpoint / TRAINER_STATE_FILENAME)
+    except (OSError, SafetensorError):
+        return False

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file
 from sae_lens import SAE, ActivationsStore
 from sae_lens.constants import SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.util import get_special_token_ids
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures import budget_curve, with_k
@@ -29,7 +29,11 @@ def measure(plan: Plan, folder: RunFolder, model: Any, dataset: Dataset) -> dict
     Returns:
         "rows", a list of measurements, and "curves", explained variance over k by SAE.
     """
-    jobs = [*((topk_name(k), k) for k in TOPK_BUDGETS), *((HIERARCHICAL, k) for k in TOPK_BUDGETS), (KRON, 32)]
+    jobs = [
+        *((topk_name(k), k) for k in TOPK_BUDGETS),
+        *((HIERARCHICAL, k) for k in TOPK_BUDGETS),
+        (KRON, 32),
+    ]
     rows = [
         folder.remembered(f"{name}_at_{k}", _evaluation(plan, folder, model, dataset, name, k))
         for name, k in tqdm(jobs, desc="Evaluating")
@@ -107,7 +111,12 @@ def _held_out_activations(plan: Plan, model: Any, sae: SAE[Any], dataset: Datase
 def _store(plan: Plan, model: Any, sae: SAE[Any], dataset: Dataset) -> ActivationsStore:
     """A fresh store over the held-out contexts, so that every SAE is measured on the same tokens."""
     return ActivationsStore.from_sae(
-        model, sae, dataset, store_batch_size_prompts=plan.eval_batch_prompts, total_tokens=1, device=plan.device
+        model,
+        sae,
+        dataset,
+        store_batch_size_prompts=plan.eval_batch_prompts,
+        total_tokens=1,
+        device=plan.device,
     )
 
 

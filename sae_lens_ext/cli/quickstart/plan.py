@@ -11,9 +11,11 @@ from sae_lens import (
 )
 
 from sae_lens_ext.architectures import HierarchicalTopKTrainingSAEConfig, KronTrainingSAEConfig
+from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.sources import EMBEDDED_MODEL, EMBEDDED_PREFIX
 
 TOPK_BUDGETS = (8, 16, 32, 64)
+KRON_LATENTS_PER_HEAD = 8
 HIERARCHICAL = "hierarchical_topk_k64"
 KRON = "kron_m2_n4_k32"
 
@@ -39,10 +41,37 @@ class Plan:
     seed: int = 0
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        smallest = max(TOPK_BUDGETS)
+        if self.d_sae < smallest or self.d_sae % KRON_LATENTS_PER_HEAD:
+            raise CommandError(
+                f"--d-sae {self.d_sae} does not do: the largest budget is {smallest}, and Kron's heads hold "
+                f"{KRON_LATENTS_PER_HEAD} latents. Give a multiple of {KRON_LATENTS_PER_HEAD} from {smallest} up."
+            )
+        if self.training_tokens < self.train_batch_size_tokens:
+            raise CommandError(
+                f"--training-tokens {self.training_tokens} is less than one step of {self.train_batch_size_tokens} "
+                "tokens. Give more."
+            )
+        if not self.lr > 0:
+            raise CommandError(
+                f"--lr {self.lr} is not a learning rate. Give a number above 0, such as {Plan.lr}."
+            )
+
     @property
     def training_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.training_tokens // self.train_batch_size_tokens
+
+    @property
+    def sparsity_window_steps(self) -> int:
+        """Steps over which SAELens counts how often latents fire, before it begins anew."""
+        return max(self.training_steps // 3, 1)
+
+    @property
+    def eval_contexts(self) -> int:
+        """Held-out contexts that an evaluation reads."""
+        return (self.eval_batches_ev + self.eval_batches_ce) * self.eval_batch_prompts
 
     def to_dict(self) -> dict[str, Any]:
         """Give the plan as JSON scalars."""
@@ -86,7 +115,7 @@ def runner_config(
         lr_warm_up_steps=plan.training_steps // 20,
         lr_decay_steps=plan.training_steps // 5,
         dead_feature_window=plan.dead_window_steps,
-        feature_sampling_window=max(plan.training_steps // 3, 1),
+        feature_sampling_window=plan.sparsity_window_steps,
         n_batches_for_norm_estimate=10,
         n_checkpoints=plan.n_checkpoints,
         checkpoint_path=checkpoint_path,

@@ -18,7 +18,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
 
     def line(words: list[str]) -> str:
-        aligned = [w.ljust(n) if i == 0 else w.rjust(n) for i, (w, n) in enumerate(zip(words, widths, strict=True))]
+        aligned = [
+            w.ljust(n) if i == 0 else w.rjust(n) for i, (w, n) in enumerate(zip(words, widths, strict=True))
+        ]
         return f"| {' | '.join(aligned)} |"
 
     rule = [":" + "-" * (widths[0] - 1), *("-" * (n - 1) + ":" for n in widths[1:])]
@@ -66,7 +68,12 @@ def figure(rows: list[dict[str, Any]], curves: dict[str, Any]) -> "go.Figure":
     ticks = [1, 2, 4, 8, 16, 32, 64]
     drawing.update_layout(
         template="simple_white",
-        xaxis={"title": "latents per token, k", "type": "log", "tickvals": ticks, "ticktext": list(map(str, ticks))},
+        xaxis={
+            "title": "latents per token, k",
+            "type": "log",
+            "tickvals": ticks,
+            "ticktext": list(map(str, ticks)),
+        },
         yaxis={"title": "explained variance on held-out text", "rangemode": "tozero"},
         legend={"x": 0.98, "y": 0.04, "xanchor": "right", "yanchor": "bottom"},
         margin={"l": 70, "r": 20, "t": 20, "b": 60},
@@ -121,7 +128,7 @@ at four budgets. These are few tokens: the order of the architectures can change
 
 def dead_window(plan: Plan) -> int:
     """Number of tokens in the last sparsity window of training, over which dead latents are counted."""
-    window = max(plan.training_steps // 3, 1)
+    window = plan.sparsity_window_steps
     steps = -(-plan.training_tokens // plan.train_batch_size_tokens)
     return ((steps - 1) % window + 1) * plan.train_batch_size_tokens
 

@@ -7,6 +7,7 @@ from datasets import Dataset
 from sae_lens import PretokenizeRunnerConfig
 from sae_lens.pretokenize_runner import pretokenize_dataset
 
+from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.embedded.texts import in_test_split
 
 
@@ -18,7 +19,9 @@ def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
     return training, held_out
 
 
-def contexts(documents: Sequence[str], tokenizer: Any, context_size: int, seed: int) -> Dataset:
+def contexts(
+    documents: Sequence[str], tokenizer: Any, context_size: int, seed: int, at_least: int
+) -> Dataset:
     """Tokenise documents and pack them into contexts, BOS first and between documents.
 
     Args:
@@ -26,9 +29,13 @@ def contexts(documents: Sequence[str], tokenizer: Any, context_size: int, seed: 
         tokenizer: The model's tokenizer; it must have a BOS token.
         context_size: Tokens per context.
         seed: Order of the contexts.
+        at_least: Number of contexts without which there is no point in going on.
 
     Returns:
         A data set with the column "input_ids", [context_size] each.
+
+    Raises:
+        CommandError: The documents fill fewer than `at_least` contexts.
     """
     cfg = PretokenizeRunnerConfig(
         context_size=context_size,
@@ -40,4 +47,14 @@ def contexts(documents: Sequence[str], tokenizer: Any, context_size: int, seed: 
         seed=seed,
     )
     tokenizer.model_max_length = 10**9  # documents are packed, not truncated: no warning about their length
-    return pretokenize_dataset(Dataset.from_dict({"text": list(documents)}), tokenizer, cfg)
+    dataset = Dataset.from_dict({"text": list(documents)})
+    try:
+        packed = pretokenize_dataset(dataset, tokenizer, cfg)
+    except ValueError:  # what SAELens meets when not one context is filled: a data set without its column
+        packed = Dataset.from_dict({"input_ids": []})
+    if len(packed) < at_least:
+        raise CommandError(
+            f"The text is too short: after one document in ten is held out, one side has {len(documents)} documents that "
+            f"fill {len(packed)} contexts of {context_size} tokens, and {at_least} are needed. Give more text."
+        )
+    return packed

@@ -1,7 +1,5 @@
 """Train the plan's SAEs in one pass over the text, going on from the last checkpoint if there is one."""
 
-import logging
-import time
 from typing import Any
 
 from datasets import Dataset
@@ -10,9 +8,7 @@ from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 
 from sae_lens_ext.cli.quickstart.folder import RunFolder
-from sae_lens_ext.cli.quickstart.plan import Plan, runner_config
-
-logger = logging.getLogger(__name__)
+from sae_lens_ext.cli.quickstart.plan import Plan, runner_config, sae_configs
 
 
 def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset) -> None:
@@ -22,7 +18,7 @@ def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset
     """
     if folder.is_trained:
         return
-    checkpoint = folder.latest_checkpoint()
+    checkpoint = folder.latest_checkpoint(sae_configs(plan, d_in))
     if checkpoint is not None:
         tqdm.write(f"Going on from the checkpoint at {checkpoint.name} tokens.")
     cfg = runner_config(
@@ -32,8 +28,7 @@ def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset
         output_path=str(folder.saes),
         resume_from=None if checkpoint is None else str(checkpoint),
     )
-    started = time.monotonic()
     # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
-    with temporary_seed(plan.seed):
+    with temporary_seed(plan.seed), folder.timed():
         MultiSAETrainingRunner(cfg, override_model=model, override_dataset=dataset).run()
-    folder.mark_trained({"seconds": round(time.monotonic() - started, 1), "resumed": checkpoint is not None})
+    folder.mark_trained({"seconds": round(folder.training_seconds(), 1), "resumed": checkpoint is not None})

@@ -13,7 +13,12 @@ from sae_lens_ext.cli.quickstart.plan import Plan
 from sae_lens_ext.cli.quickstart.report import page, table
 from sae_lens_ext.cli.quickstart.tokens import contexts, split_documents
 from sae_lens_ext.cli.quickstart.training import train
-from sae_lens_ext.cli.sources import hook_width, load_any_language_model, load_documents
+from sae_lens_ext.cli.sources import (
+    default_model_class,
+    hook_width,
+    load_any_language_model,
+    load_documents,
+)
 
 DESCRIPTION = """\
 Train six SAEs in one pass over a text, load each back by name, measure them on held-out documents, print one table
@@ -21,8 +26,7 @@ and write one HTML page. Interrupted, the same command goes on where it was.
 
 By default everything is offline: the embedded model, the embedded encyclopedia. With a hub:
 
-  sae-lens-ext quickstart --out gpt2_run --model gpt2 --model-class HookedTransformer \\
-      --hook blocks.6.hook_resid_pre --dataset NeelNanda/pile-10k
+  sae-lens-ext quickstart --out gpt2_run --model gpt2 --hook blocks.6.hook_resid_pre --dataset NeelNanda/pile-10k
 """
 QUICK_PLAN: dict[str, Any] = {
     "training_tokens": 8_192,
@@ -44,13 +48,14 @@ def add_parsers(verbs: Any) -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("quickstart"), help="folder to work in (default: quickstart)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("quickstart"), help="folder to work in (default: quickstart)"
+    )
     parser.add_argument("--model", default=default.model, help="embedded, or a model of the hub")
     parser.add_argument(
         "--model-class",
-        default=default.model_class,
         choices=["TransformerBridge", "HookedTransformer", "AutoModelForCausalLM"],
-        help="TransformerBridge is for the embedded model (default: %(default)s)",
+        help="(default: TransformerBridge for the embedded model, HookedTransformer for the hub's)",
     )
     parser.add_argument("--hook", default=default.hook, help="where the SAEs read (default: %(default)s)")
     parser.add_argument(
@@ -58,12 +63,18 @@ def add_parsers(verbs: Any) -> None:
         default=default.dataset,
         help="embedded:NAME, a .jsonl, .txt, .csv or .parquet file, or a data set of the hub (default: %(default)s)",
     )
-    parser.add_argument("--training-tokens", type=int, default=default.training_tokens, help="(default: %(default)s)")
-    parser.add_argument("--d-sae", type=int, default=default.d_sae, help="latents of each SAE (default: %(default)s)")
+    parser.add_argument(
+        "--training-tokens", type=int, default=default.training_tokens, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--d-sae", type=int, default=default.d_sae, help="latents of each SAE (default: %(default)s)"
+    )
     parser.add_argument("--lr", type=float, default=default.lr, help="learning rate (default: %(default)s)")
     parser.add_argument("--device", default=default.device, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="(default: %(default)s)")
-    parser.add_argument("--tiny", action="store_true", help="a run of a minute that shows the way, not the numbers")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a run of a minute that shows the way, not the numbers"
+    )
     parser.set_defaults(run=run)
 
 
@@ -71,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the quickstart as the options say."""
     plan = Plan(
         model=options.model,
-        model_class=options.model_class,
+        model_class=options.model_class or default_model_class(options.model),
         hook=options.hook,
         dataset=options.dataset,
         training_tokens=options.training_tokens,
@@ -93,16 +104,28 @@ def quickstart(plan: Plan, out: Path) -> None:
     _quieten()
     model: Any = load_any_language_model(plan.model, plan.model_class, plan.device)
     d_in = hook_width(model, plan.hook)
+    training_contexts = (
+        plan.training_tokens // plan.context_size // 10
+    )  # a text may be read several times, not forever
     training, held_out = (
-        contexts(documents, model.tokenizer, plan.context_size, plan.seed)
-        for documents in split_documents(load_documents(plan.dataset))
+        contexts(documents, model.tokenizer, plan.context_size, plan.seed, at_least)
+        for documents, at_least in zip(
+            split_documents(load_documents(plan.dataset)),
+            (training_contexts, plan.eval_contexts),
+            strict=True,
+        )
     )
+    folder.claim()
     train(plan, folder, model, d_in, training)
     measured = measure(plan, folder, model, held_out)
-    write_json(folder.path / "results.json", {"plan": plan.to_dict(), "trained": folder.trained_record(), **measured})
+    write_json(
+        folder.path / "results.json", {"plan": plan.to_dict(), "trained": folder.trained_record(), **measured}
+    )
     folder.page.write_text(page(plan, measured, folder.trained_record()), encoding="utf-8")
     print(table(measured["rows"]))
-    print(f"\nEV against k, as a page: {folder.page}    The SAEs: {folder.saes}/NAME    Numbers: {folder.path}/results.json")
+    print(
+        f"\nEV against k, as a page: {folder.page}    The SAEs: {folder.saes}/NAME    Numbers: {folder.path}/results.json"
+    )
 
 
 def _quieten() -> None:
@@ -111,5 +134,6 @@ def _quieten() -> None:
     for message in (
         "The training dataset contains fewer samples",  # it counts contexts, and compares them with tokens
         "All samples in the training dataset have been exhausted",
+        "To copy construct from a tensor",  # how it reads pre-tokenised rows
     ):
         warnings.filterwarnings("ignore", message=message)
