@@ -46,6 +46,20 @@ def tensors_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 @trained
+def test_checkpoint_loaded_for_inference_is_right_or_refused(case: ArchitectureCase, tmp_path: Path):
+    """SAELens reads a checkpoint of training as the inference SAE of the same name, where there is one."""
+    sae, x = case.make_trained(steps=30), sparse_activations(256, seed=9)
+    with torch.no_grad():
+        sae.W_dec.mul_(torch.rand(sae.cfg.d_sae, 1) + 0.5)
+    sae.save_model(tmp_path)
+    if case.name in SAE_CLASS_REGISTRY:
+        assert relative_error(SAE.load_from_disk(tmp_path)(x), sae(x)) < 1e-5
+    else:
+        with pytest.raises(KeyError, match=case.name):
+            SAE.load_from_disk(tmp_path)
+
+
+@trained
 @precisions
 def test_loaded_reconstructs_as_the_live_one(case: ArchitectureCase, dtype: str, tmp_path: Path):
     sae = case.make_trained(steps=30).to(dtype=getattr(torch, dtype))
