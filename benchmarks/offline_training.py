@@ -48,8 +48,10 @@ def activations(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     return sides[0], sides[1]
 
 
-def trained(plan: Plan, cfg: TrainingSAEConfig, batches: torch.Tensor) -> SAETrainer:
-    """Train one SAE with the quickstart's settings and `plan.lr`."""
+def trained(
+    plan: Plan, cfg: TrainingSAEConfig, batches: torch.Tensor, b_dec: torch.Tensor | None = None
+) -> SAETrainer:
+    """Train one SAE with the quickstart's settings and `plan.lr`, its b_dec starting at zero or as given."""
     shared = runner_config(plan, D_IN, checkpoint_path="unused", output_path="unused", resume_from=None)
     trainer_cfg: SAETrainerConfig = replace(
         shared.to_sae_trainer_config(),
@@ -60,6 +62,8 @@ def trained(plan: Plan, cfg: TrainingSAEConfig, batches: torch.Tensor) -> SAETra
     sae_class, _ = get_sae_training_class(cfg.architecture())
     with temporary_seed(plan.seed):
         sae: TrainingSAE = sae_class(cfg)
+        if b_dec is not None:
+            sae.b_dec.data.copy_(b_dec)
         trainer = SAETrainer(trainer_cfg, sae, iter(batches.split(plan.train_batch_size_tokens)))
         trainer.fit()
     return trainer

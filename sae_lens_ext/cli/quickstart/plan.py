@@ -32,7 +32,7 @@ class Plan:
     d_sae: int = 2048
     context_size: int = 128
     train_batch_size_tokens: int = 1024
-    lr: float = 1e-3
+    lr: float = 3.2e-3  # the best of benchmarks/learning_rate.py for all of them
     dead_window_steps: int = 50
     eval_batches_ev: int = 16
     eval_batches_ce: int = 2
