@@ -3,7 +3,7 @@
 One SAE is trained for all budgets 1..64 at once, on layer 10 of the embedded model. It is saved as an ordinary `topk`,
 loaded with `SAE.load_from_disk`, and measured on held-out documents at several k.
 
-Takes about four minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
+Takes about three minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 
 import os

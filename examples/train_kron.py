@@ -3,7 +3,7 @@
 Every latent of a KronSAE is a pair: it fires where its base element and its extension element are both on. The script
 prints what that saves in the encoder, and which pairs stand behind the strongest latents of one token.
 
-Takes about three minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
+Takes about two minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 
 import os

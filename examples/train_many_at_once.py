@@ -4,7 +4,7 @@ SAELens' MultiSAETrainingRunner trains any mixture of SAEs; its own and ours ali
 language model, usually the dear part, runs once for all of them. Here they read Python source code: a HierarchicalTopK,
 a Kron, and a residual SAE that repairs a base SAE trained on an encyclopedia before.
 
-Takes about six minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of a minute whose numbers mean nothing.
+Takes about six minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 
 import os
