@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from machine import machine
-from offline_training import D_IN, activations, measured, trained
+from offline_training import D_IN, activations, measured, silent_latents, trained
 
 from sae_lens_ext.cli.quickstart.plan import HIERARCHICAL, KRON, Plan, sae_configs
 
@@ -26,7 +26,14 @@ def main() -> None:
         for coefficient in COEFFICIENTS:
             cfg = replace(sae_configs(plan, D_IN)[name], aux_loss_coefficient=coefficient)
             trainer = trained(plan, cfg, training)
-            rows.append({"sae": name, "aux_loss_coefficient": coefficient, **measured(trainer, held_out)})
+            rows.append(
+                {
+                    "sae": name,
+                    "aux_loss_coefficient": coefficient,
+                    **measured(trainer, held_out),
+                    "dead_latents": silent_latents(trainer, held_out),
+                }
+            )
             print(rows[-1], flush=True)
     result = {"machine": machine(), "plan": plan.to_dict(), "held_out_tokens": len(held_out), "rows": rows}
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")

@@ -48,10 +48,8 @@ def activations(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     return sides[0], sides[1]
 
 
-def trained(
-    plan: Plan, cfg: TrainingSAEConfig, batches: torch.Tensor, b_dec: torch.Tensor | None = None
-) -> SAETrainer:
-    """Train one SAE with the quickstart's settings and `plan.lr`, its b_dec starting at zero or as given."""
+def trained(plan: Plan, cfg: TrainingSAEConfig, batches: torch.Tensor) -> SAETrainer:
+    """Train one SAE with the quickstart's settings and `plan.lr`."""
     shared = runner_config(plan, D_IN, checkpoint_path="unused", output_path="unused", resume_from=None)
     trainer_cfg: SAETrainerConfig = replace(
         shared.to_sae_trainer_config(),
@@ -62,18 +60,20 @@ def trained(
     sae_class, _ = get_sae_training_class(cfg.architecture())
     with temporary_seed(plan.seed):
         sae: TrainingSAE = sae_class(cfg)
-        if b_dec is not None:
-            sae.b_dec.data.copy_(b_dec)
         trainer = SAETrainer(trainer_cfg, sae, iter(batches.split(plan.train_batch_size_tokens)))
         trainer.fit()
     return trainer
 
 
 def measured(trainer: SAETrainer, held_out: torch.Tensor) -> dict:
-    """Give explained variance at each budget up to the SAE's own, and the latents dead at the end."""
+    """Give explained variance at each budget up to the SAE's own."""
     ks = [k for k in KS if k <= trainer.sae.cfg.k]
     curve = budget_curve(trainer.sae, held_out, ks)
-    return {
-        "explained_variance": dict(zip(map(str, ks), curve.explained_variance, strict=True)),
-        "dead_latents": int((trainer.act_freq_scores == 0).sum()),
-    }
+    return {"explained_variance": dict(zip(map(str, ks), curve.explained_variance, strict=True))}
+
+
+@torch.no_grad()
+def silent_latents(trainer: SAETrainer, held_out: torch.Tensor) -> int:
+    """Count the latents that fire on none of the held-out activations [N, d_in]."""
+    fired = [(trainer.sae.encode(x) != 0).any(dim=0) for x in held_out.split(1024)]
+    return int((~torch.stack(fired).any(dim=0)).sum())

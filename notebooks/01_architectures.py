@@ -33,10 +33,8 @@ import warnings
 warnings.filterwarnings("ignore", module="sae_lens|tqdm")
 logging.getLogger("sae_lens").setLevel(logging.ERROR)
 
-SMALL = (
-    os.environ.get("SAE_LENS_EXT_SMALL") == "1"
-)  # tiny budgets for continuous integration: no meaningful numbers
-TRAINING_TOKENS = 4_096 if SMALL else 120_000
+SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
+TRAINING_TOKENS = 4_096 if SMALL else 100_000
 D_SAE = 256 if SMALL else 1024
 
 # %%
@@ -194,7 +192,7 @@ prose.shape
 #   \hat x_j = b_{dec} + \sum_{r \le j} z_r e_r,\quad z_1 \ge z_2 \ge \dots$$
 #
 # `budget_curve` measures explained variance at every k in one pass. Expect a curve that rises quickly and then
-# flattens, with no k at which it breaks down.
+# flattens, with no k at which it breaks down: about 0.25 at k = 1, 0.5 at k = 4 and 0.7 at k = 64.
 
 # %%
 curve = ext.budget_curve(budgets, prose, ks=range(1, budgets.cfg.k + 1))
@@ -202,6 +200,7 @@ curve
 
 # %%
 figure = curve.plot()
+figure.update_traces(name="hierarchical_topk, trained for every k", showlegend=True)
 other = ext.budget_curve(pairs, prose, ks=range(1, pairs.cfg.k + 1))
 figure.add_scatter(x=other.ks, y=other.explained_variance, mode="lines", name="kron, trained for k = 32 only")
 figure
@@ -322,9 +321,9 @@ for active in ((), ("python",)):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# Expect a clear gain on Python. What happens on prose is the number to watch: the residual's features are meant to stay
-# silent there, but nothing in the loss forces them to. Measure both, always; with so little training the cost on prose
-# can be larger than in the paper, which trains on a billion tokens.
+# Expect a clear gain on Python, from below 0.45 to about 0.7. What happens on prose is the number to watch: the
+# residual's features are meant to stay silent there, but nothing in the loss forces them to. Measure both, always; with
+# so little training the cost on prose can be larger than in the paper, which trains on a billion tokens.
 #
 # `to_native()` turns the stack, with the domains that are active, into one ordinary JumpReLU SAE. It is exact here
 # because the base, too, works by thresholds; on a TopK base it refuses, since no stock architecture has a budget for
@@ -340,7 +339,8 @@ with torch.no_grad():
 #
 # The stack has one set of hooks and sits on one hook point, so everything that SAELens' models do with an SAE works:
 # here the loss of the model on held-out Python when the stack's reconstruction stands in for the activation.
-# `ce_loss_score` is 1 if nothing is lost and 0 if replacing the activation by zeros would be as good.
+# `ce_loss_score` is 1 if nothing is lost and 0 if replacing the activation by zeros would be as good. Expect it to rise
+# from about a half to over 0.9 with the domain on: the model can read code again.
 
 # %%
 dataset = ext.embedded_texts("python_source", split="test").to_dataset().shuffle(seed=0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from sae_lens import SAE, BatchTopKTrainingSAE, TopKSAE, TopKTrainingSAE
 from sae_lens.evals import ExplainedVarianceCalculator
@@ -90,7 +91,14 @@ class BudgetCurve:
         """Draw explained variance against k; returns the figure without showing it."""
         import plotly.graph_objects as go
 
-        figure = go.Figure(go.Scatter(x=self.ks, y=self.explained_variance, mode="lines+markers"))
+        figure = go.Figure(
+            go.Scatter(
+                x=self.ks,
+                y=self.explained_variance,
+                mode="lines+markers",
+                name=str(self.provenance.get("architecture")),
+            )
+        )
         figure.update_layout(
             xaxis={"title": "latents per token, k", "type": "log"},
             yaxis={"title": "explained variance"},
@@ -123,9 +131,10 @@ def budget_curve(
             f"budget_curve cannot measure an SAE with normalize_activations = {sae.cfg.normalize_activations!r}: "
             "that mode scales each token by itself. Use run_evals on with_k(sae, k) for each k."
         )
+    ks = np.asarray(ks).tolist()  # a range, an array and a tensor will do as well
     for k in ks:
         require_positive_int("budget_curve", "ks", k, _trained_k(sae), "the budget the SAE was trained with")
-    if len(ks) == 0:
+    if not ks:
         raise ValueError("budget_curve was given no budgets. Pass ks such as range(1, sae.cfg.k + 1).")
     ks = sorted(set(ks))
     largest = with_k(sae, ks[-1])

@@ -122,6 +122,11 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
                 another width or hook, or was trained on another base. A residual that names no base in
                 its metadata is taken as it is, with a note in the log.
         """
+        if not isinstance(residuals, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"ResidualStackSAE.from_saes was given residuals of type {type(residuals).__name__}. Give a mapping from "
+                'the name of each domain to its residual SAE, such as {"code": sae}.'
+            )
         base = require_stackable_base(as_inference(base))
         fingerprint = weights_fingerprint(base)
         parts = {domain: _residual_part(domain, sae, base, fingerprint) for domain, sae in residuals.items()}

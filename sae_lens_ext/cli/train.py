@@ -28,8 +28,8 @@ Train an SAE on a language model's activations with SAELens' own runner.
 
   sae-lens-ext train --architecture kron --sae.base_dim 4 --sae.extension_dim 4 --k 32 \\
       --d_in 576 --d_sae 4096 --model_name embedded --dataset_path {EMBEDDED_PREFIX}encyclopedia \\
-      --hook_name blocks.10.hook_resid_post --training_tokens 300000 --log_to_wandb false \\
-      --output_path my_sae
+      --hook_name blocks.10.hook_resid_post --training_tokens 300000 --train_batch_size_tokens 1024 \\
+      --n_batches_in_buffer 64 --lr 3e-3 --log_to_wandb false --output_path my_sae
 
 `--model_name embedded` and `--dataset_path {EMBEDDED_PREFIX}NAME` need no hub; any other name is one of the hub's,
 as in SAELens. Every flag of SAELens follows; those of the SAE depend on --architecture.

@@ -73,7 +73,7 @@ def test_SAEs_without_a_budget_per_token_are_refused(function) -> None:
 
 def test_budget_curve_equals_one_budget_at_a_time(sae) -> None:
     x = torch.randn(600, 6)
-    curve = budget_curve(sae, x, [5, 1, 3])
+    curve = budget_curve(sae, x, torch.tensor([5, 1, 3]))
     assert curve.ks == (1, 3, 5) and curve.n_tokens == 600
     for k, ev, mse in zip(curve.ks, curve.explained_variance, curve.mse, strict=True):
         x_hat = with_k(sae, k)(x).detach()

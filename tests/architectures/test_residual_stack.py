@@ -165,6 +165,8 @@ def test_ResidualStackSAE_refuses_what_does_not_belong_on_the_base() -> None:
         ResidualStackSAE.from_saes(KronSAE(KronSAEConfig(d_in=D_IN, d_sae=24, k=4)), {})
     with pytest.raises(ValueError, match="the residual SAE of 'code' has the architecture 'standard'"):
         ResidualStackSAE.from_saes(base, {"code": other})
+    with pytest.raises(ValueError, match="residuals of type list. Give a mapping"):
+        ResidualStackSAE.from_saes(base, [residual_for(base)])  # type: ignore[arg-type]
     biased = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=4))
     biased.b_dec.data += 1
     with pytest.raises(ValueError, match="has a decoder bias"):

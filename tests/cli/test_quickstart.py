@@ -17,7 +17,7 @@ from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quickstart import verb
 from sae_lens_ext.cli.quickstart.folder import RunFolder
 from sae_lens_ext.cli.quickstart.plan import Plan, sae_configs
-from sae_lens_ext.cli.quickstart.report import dead_window, table
+from sae_lens_ext.cli.quickstart.report import table
 from sae_lens_ext.cli.quickstart.tokens import split_documents
 from sae_lens_ext.cli.sources import default_model_class, load_language_model
 from tests.conftest import CONTEXT, VOCABULARY
@@ -195,11 +195,6 @@ def test_split_documents_is_by_document() -> None:
     training, held_out = split_documents(documents)
     assert not set(training) & set(held_out) and len(training) + len(held_out) == 600
     assert 20 < len(held_out) < 120
-
-
-def test_dead_window_is_what_the_trainer_has_counted() -> None:
-    # 16 steps, windows of 5: the statistics are reset before steps 5, 10 and 15, so the last step is alone in its window.
-    assert dead_window(PLAN) == 256
 
 
 def test_table_is_markdown() -> None:

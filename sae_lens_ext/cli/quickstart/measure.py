@@ -1,24 +1,20 @@
 """Measure the saved SAEs on held-out text, each loaded back by name."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from sae_lens import SAE, ActivationsStore
-from sae_lens.constants import SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from sae_lens.constants import SAE_WEIGHTS_FILENAME
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.util import get_special_token_ids
-from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures import budget_curve, with_k
 from sae_lens_ext.cli.quickstart.folder import RunFolder
 from sae_lens_ext.cli.quickstart.plan import HIERARCHICAL, KRON, TOPK_BUDGETS, Plan, topk_name
-
-NEVER_FIRED = -9.9  # SAELens saves log10(frequency + 1e-10)
 
 
 def measure(plan: Plan, folder: RunFolder, model: Any, dataset: Dataset) -> dict[str, Any]:
@@ -50,7 +46,7 @@ def _evaluation(
         sae = SAE.load_from_disk(path, device=plan.device)
         if sae.cfg.k != k:
             sae = with_k(sae, k)
-        metrics, _ = run_evals(
+        metrics, per_latent = run_evals(
             sae,
             _store(plan, model, sae, dataset),
             model,
@@ -62,6 +58,7 @@ def _evaluation(
                 compute_ce_loss=True,
                 compute_sparsity_metrics=True,
                 compute_variance_metrics=True,
+                compute_featurewise_density_statistics=True,
             ),
         )
         return {
@@ -74,7 +71,7 @@ def _evaluation(
             "ce_loss_with_sae": metrics["model_performance_preservation"]["ce_loss_with_sae"],
             "ce_loss_without_sae": metrics["model_performance_preservation"]["ce_loss_without_sae"],
             "l0": metrics["sparsity"]["l0"],
-            "dead_latents": _dead_latents(path),
+            "dead_latents": sum(density == 0 for density in per_latent["feature_density"]),
             "parameters": sum(p.numel() for p in sae.parameters()),
             "encoder_parameters": sae.W_enc.numel(),
             "bytes_on_disk": (path / SAE_WEIGHTS_FILENAME).stat().st_size,
@@ -118,8 +115,3 @@ def _store(plan: Plan, model: Any, sae: SAE[Any], dataset: Dataset) -> Activatio
         total_tokens=1,
         device=plan.device,
     )
-
-
-def _dead_latents(path: Path) -> int:
-    """Latents that fired on none of the tokens of the last sparsity window of training."""
-    return int((load_file(path / SPARSITY_FILENAME)["sparsity"] < NEVER_FIRED).sum())

@@ -64,11 +64,6 @@ class Plan:
         return self.training_tokens // self.train_batch_size_tokens
 
     @property
-    def sparsity_window_steps(self) -> int:
-        """Steps over which SAELens counts how often latents fire, before it begins anew."""
-        return max(self.training_steps // 3, 1)
-
-    @property
     def eval_contexts(self) -> int:
         """Held-out contexts that an evaluation reads."""
         return (self.eval_batches_ev + self.eval_batches_ce) * self.eval_batch_prompts
@@ -115,7 +110,6 @@ def runner_config(
         lr_warm_up_steps=plan.training_steps // 20,
         lr_decay_steps=plan.training_steps // 5,
         dead_feature_window=plan.dead_window_steps,
-        feature_sampling_window=plan.sparsity_window_steps,
         n_batches_for_norm_estimate=10,
         n_checkpoints=plan.n_checkpoints,
         checkpoint_path=checkpoint_path,

@@ -119,18 +119,10 @@ code {{ background: #f2f2f2; padding: .1rem .3rem; border-radius: 3px; }}
 <table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>
 <p class="note">Held-out documents: explained variance and L0 on {eval_tokens:,} tokens, CE score (1 when splicing in
 the SAE costs no cross-entropy, 0 when it costs as much as zeroing the activations) on {ce_tokens:,}. Dead: latents
-that fired on none of the last {dead_window(plan):,} training tokens. HierarchicalTopK is one set of weights,
-at four budgets. These are few tokens: the order of the architectures can change with more.</p>
+that fire on none of those {eval_tokens:,} tokens. HierarchicalTopK is one set of weights, at four budgets. These are few tokens: the order of the architectures can change with more.</p>
 </body>
 </html>
 """
-
-
-def dead_window(plan: Plan) -> int:
-    """Number of tokens in the last sparsity window of training, over which dead latents are counted."""
-    window = plan.sparsity_window_steps
-    steps = -(-plan.training_tokens // plan.train_batch_size_tokens)
-    return ((steps - 1) % window + 1) * plan.train_batch_size_tokens
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
