@@ -21,12 +21,12 @@ import torch
 from sae_lens import SAEConfig, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from sae_lens.saes.topk_sae import TopK
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
-    require_known_fields,
+    RefusesUnknownFields,
     require_normalization,
     require_positive_int,
 )
@@ -34,7 +34,7 @@ from sae_lens_ext.ops import multi_budget_loss
 
 
 @dataclass
-class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
+class HierarchicalTopKTrainingSAEConfig(RefusesUnknownFields, TopKTrainingSAEConfig):
     """Configuration of a HierarchicalTopKTrainingSAE: TopK's, and the budgets.
 
     Args:
@@ -69,13 +69,6 @@ class HierarchicalTopKTrainingSAEConfig(TopKTrainingSAEConfig):
     def levels(self) -> tuple[int, ...]:
         """The budgets, spelled out."""
         return tuple(range(1, self.k + 1)) if self.budgets == "all" else self.budgets
-
-    @override
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
-        """Make the configuration from its fields by name; raises ValueError if it has no such field."""
-        require_known_fields(cls, config_dict)
-        return super().from_dict(config_dict)
 
     @override
     @classmethod

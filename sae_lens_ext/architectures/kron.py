@@ -21,12 +21,12 @@ import torch
 from sae_lens import SAE, SAEConfig, TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
-    require_known_fields,
+    RefusesUnknownFields,
     require_normalization,
     require_positive_int,
 )
@@ -105,7 +105,7 @@ class KronSAEConfig(_KronShape, TopKSAEConfig):
 
 
 @dataclass
-class KronTrainingSAEConfig(_KronShape, TopKTrainingSAEConfig):
+class KronTrainingSAEConfig(RefusesUnknownFields, _KronShape, TopKTrainingSAEConfig):
     """Configuration of a KronTrainingSAE.
 
     The paper's advice: small base_dim and many heads reconstruct best; encoder parameters are
@@ -144,13 +144,6 @@ class KronTrainingSAEConfig(_KronShape, TopKTrainingSAEConfig):
                 "'kron'. Leave it False."
             )
         super().__post_init__()
-
-    @override
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
-        """Make the configuration from its fields by name; raises ValueError if it has no such field."""
-        require_known_fields(cls, config_dict)
-        return super().from_dict(config_dict)
 
     @override
     @classmethod

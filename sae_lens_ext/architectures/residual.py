@@ -24,12 +24,12 @@ import torch
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.constants import SAE_CFG_FILENAME
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from sae_lens_ext.architectures.base_sae import FrozenBase, load_base, require_same_site
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.architectures.validation import (
-    require_known_fields,
+    RefusesUnknownFields,
     require_normalization,
     require_positive_int,
 )
@@ -38,7 +38,7 @@ BASE_METADATA_KEY = "residual_base"
 
 
 @dataclass
-class ResidualTrainingSAEConfig(BatchTopKTrainingSAEConfig):
+class ResidualTrainingSAEConfig(RefusesUnknownFields, BatchTopKTrainingSAEConfig):
     """Configuration of a ResidualTrainingSAE.
 
     The base is named by `base_path`, or by `base_release` and `base_sae_id`, or given as an object to
@@ -88,13 +88,6 @@ class ResidualTrainingSAEConfig(BatchTopKTrainingSAEConfig):
             self, ("none",), "The base SAE must see raw activations, and its error must not be rescaled."
         )
         super().__post_init__()
-
-    @override
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
-        """Make the configuration from its fields by name; raises ValueError if it has no such field."""
-        require_known_fields(cls, config_dict)
-        return super().from_dict(config_dict)
 
     @override
     @classmethod

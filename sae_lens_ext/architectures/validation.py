@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from sae_lens import LanguageModelSAERunnerConfig, SAEConfig, TrainingSAEConfig
+from sae_lens import LanguageModelSAERunnerConfig, SAEConfig
 
 # The modes that SAELens folds into the weights; the others scale each token by itself, and keep that scale on the SAE.
 FOLDABLE_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening")
@@ -32,25 +32,29 @@ def require_positive_int(
         raise ValueError(f"{owner}.{name} = {value} is out of range. Give an int {limits}.")
 
 
-def require_known_fields(cls: type[TrainingSAEConfig], config: dict[str, Any]) -> None:
-    """Raise ValueError if `config` has keys that no configuration of SAELens or ours has.
+class RefusesUnknownFields:
+    """Mixed into a training configuration: `from_dict` raises where SAELens drops an unknown key silently."""
 
-    SAELens drops such keys silently; it also passes the fields of a whole runner's configuration at times, and adds one
-    of its own when it loads from disk.
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> Any:
+        """Make the configuration from its fields by name.
 
-    Args:
-        cls: The configuration to be made.
-        config: Its fields by name.
-    """
-    valid = {field.name for field in fields(cls)}
-    runners = {field.name for field in fields(LanguageModelSAERunnerConfig)}
-    unknown = sorted(set(config) - valid - runners - {"architecture", "finetuning_scaling_factor"})
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], valid, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"{cls.__name__} has no field {', '.join(map(repr, unknown))}.{hint} Remove or rename what was given."
-        )
+        SAELens passes the fields of a whole runner's configuration at times, and adds one of its own when it loads from
+        disk; these are let through.
+
+        Raises:
+            ValueError: There is no such field.
+        """
+        valid = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        runners = {field.name for field in fields(LanguageModelSAERunnerConfig)}
+        unknown = sorted(set(config_dict) - valid - runners - {"architecture", "finetuning_scaling_factor"})
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], valid, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{cls.__name__} has no field {', '.join(map(repr, unknown))}.{hint} Remove or rename what was given."
+            )
+        return super().from_dict(config_dict)  # type: ignore[misc]
 
 
 def require_normalization(cfg: SAEConfig, supported: Iterable[str], why: str) -> None:
