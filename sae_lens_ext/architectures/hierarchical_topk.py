@@ -12,29 +12,34 @@ paper's CUDA kernels. Our reading, where the paper is silent: the dead-latent lo
 and acts on the error that the full budget K leaves.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from sae_lens import SAEConfig, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens import SAEConfig, TopKSAEConfig, TopKTrainingSAEConfig
 from sae_lens.saes.topk_sae import TopK
 from typing_extensions import override
 
-from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
+from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
+from sae_lens_ext.architectures.ranked_training import (
+    DeadLatents,
+    RankedLatents,
+    RankedTrainingSAE,
+    encode_ranked,
+    input_bias,
+)
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
     RefusesUnknownFields,
     require_normalization,
     require_positive_int,
 )
-from sae_lens_ext.ops import multi_budget_loss
+from sae_lens_ext.ops import topk_encode
 
 
 @dataclass
-class HierarchicalTopKTrainingSAEConfig(RefusesUnknownFields, TopKTrainingSAEConfig):
+class HierarchicalTopKTrainingSAEConfig(RefusesUnknownFields, HasLevels, TopKTrainingSAEConfig):
     """Configuration of a HierarchicalTopKTrainingSAE: TopK's, and the budgets.
 
     Args:
@@ -48,27 +53,18 @@ class HierarchicalTopKTrainingSAEConfig(RefusesUnknownFields, TopKTrainingSAECon
             `normalize_activations` rescales each token by itself.
     """
 
-    budgets: Literal["all"] | tuple[int, ...] = field(
-        default="all",
-        # How SAELens' command line reads it: `--budgets all` or `--budgets 1 8 64`.
-        metadata={"custom_args": {"nargs": "*", "type": lambda word: int(word) if word.isdigit() else word}},
-    )
+    budgets: Budgets = field(default="all", metadata=BUDGETS_ARGUMENT)  # type: ignore[assignment]
 
     @override
     def __post_init__(self) -> None:
         require_positive_int(type(self).__name__, "k", self.k, self.d_sae, "d_sae")
-        self.budgets = _checked_budgets(self.budgets, self.k)
+        self._check_budgets()
         require_normalization(
             self,
             FOLDABLE_NORMALIZATIONS,
             "A scale per token would have to be undone in every one of the budgets' reconstructions.",
         )
         super().__post_init__()
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The budgets, spelled out."""
-        return tuple(range(1, self.k + 1)) if self.budgets == "all" else self.budgets
 
     @override
     @classmethod
@@ -85,7 +81,7 @@ class HierarchicalTopKTrainingSAEConfig(RefusesUnknownFields, TopKTrainingSAECon
         return {**super().get_inference_sae_cfg_dict(), "k": self.levels[-1]}
 
 
-class HierarchicalTopKTrainingSAE(TopKTrainingSAE):
+class HierarchicalTopKTrainingSAE(RankedTrainingSAE):
     """TopK whose `mse_loss` is the mean over budgets of the error at each (see the module).
 
     Example:
@@ -107,66 +103,47 @@ class HierarchicalTopKTrainingSAE(TopKTrainingSAE):
             x: Activations, shape [..., d_in].
 
         Returns:
-            Values and their flat latent indices, each [..., k], sorted by value, descending. With
-            fewer than k positive latents the unused slots have value 0.
+            Values and their flat latent indices, each [..., k], sorted by value, descending; between
+            equals the lower index comes first. With fewer than k positive latents the unused slots have
+            value 0, as have those beyond the largest of the budgets.
         """
-        feature_acts = self.encode(x)
-        values, indices = _dense(feature_acts).topk(self.cfg.k, dim=-1, sorted=True)
-        return values, indices
+        values, indices = encode_ranked(self, x, self._rank)
+        return values.masked_fill(
+            torch.arange(self.cfg.k, device=x.device) >= self.cfg.levels[-1], 0
+        ), indices
 
     @override
-    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """Take SAELens' training step with the multi-budget loss in place of the squared error.
+    def _rank(self, x: torch.Tensor, k: int) -> RankedLatents:
+        norms = self._norms()
+        weights, indices = topk_encode(x, self.W_enc, self.b_enc, k, b_in=input_bias(self), rank_scale=norms)
+        # Ranked by z ‖e‖ and decoded with e/‖e‖: the norms cancel, so the raw rows are weighted with z.
+        acts = weights if norms is None else weights * norms[indices]
+        return RankedLatents(acts, weights, indices)
 
-        Args:
-            step_input: Batch of activations [B, d_in] and what the trainer knows of the step.
+    @override
+    def _ranked_from_dense(self, acts: torch.Tensor, indices: torch.Tensor) -> RankedLatents:
+        norms = self.W_dec.norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None
+        return RankedLatents(acts, acts if norms is None else acts / norms[indices], indices)
 
-        Returns:
-            The step's output. `losses["mse_loss"]` is summed over d_in, averaged over tokens and over
-            budgets; `sae_out` is the reconstruction with the largest budget, detached.
+    @override
+    def _dead_latents(self, latents: torch.Tensor) -> DeadLatents:
+        def pre_activations(
+            x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, *b_in: torch.Tensor
+        ) -> torch.Tensor:
+            return (x - b_in[0] if b_in else x) @ W + b
 
-        Raises:
-            NonFiniteTrainingError: The activations or the loss hold NaN or infinity.
-        """
-        require_finite_activations(step_input)
-        feature_acts, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
-        values, indices = _dense(feature_acts).topk(self.cfg.levels[-1], dim=-1, sorted=True)
-        decoder = self.W_dec
-        if self.cfg.rescale_acts_by_decoder_norm:
-            decoder = decoder / decoder.norm(dim=-1, keepdim=True)
-        mse_loss = multi_budget_loss(values, indices, decoder, self.b_dec, step_input.sae_in, self.cfg.levels)
-
-        feature_acts = feature_acts.detach()
-        sae_out = self.decode(feature_acts).detach()
-        return train_step_output(
-            step_input,
-            sae_out=sae_out,
-            feature_acts=feature_acts,
-            hidden_pre=hidden_pre,
-            mse_loss=mse_loss,
-            aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out),
-            metrics={
-                "mse_loss_full_budget": lambda: (sae_out - step_input.sae_in).pow(2).sum(dim=-1).mean(),
-            },
+        b_in, norms = input_bias(self), self._norms()
+        return DeadLatents(
+            activations=pre_activations,
+            parameters=(
+                self.W_enc.index_select(1, latents),
+                self.b_enc[latents],
+                *(() if b_in is None else (b_in,)),
+            ),
+            rows=self.W_dec.index_select(0, latents),
+            rank_scale=None if norms is None else norms[latents],
         )
 
-
-def _dense(feature_acts: torch.Tensor) -> torch.Tensor:
-    return feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
-
-
-def _checked_budgets(budgets: Any, k: int) -> Literal["all"] | tuple[int, ...]:
-    owner = HierarchicalTopKTrainingSAEConfig.__name__
-    remedy = f'Give "all" for every budget from 1 to k = {k}, or increasing whole numbers such as (1, {k}).'
-    if budgets == "all" or budgets == ["all"] or budgets == ("all",):
-        return "all"
-    if isinstance(budgets, str) or not isinstance(budgets, Sequence) or len(budgets) == 0:
-        raise ValueError(f"{owner}.budgets = {budgets!r} names no budgets. {remedy}")
-    for budget in budgets:
-        if isinstance(budget, bool) or not isinstance(budget, int):
-            raise ValueError(f"{owner}.budgets = {budgets!r} holds {budget!r}, not a whole number. {remedy}")
-        if not 1 <= budget <= k:
-            raise ValueError(f"{owner}.budgets = {budgets!r} holds {budget}, which is outside 1..k. {remedy}")
-    if any(low >= high for low, high in itertools.pairwise(budgets)):
-        raise ValueError(f"{owner}.budgets = {budgets!r} is unsorted or repeats a budget. {remedy}")
-    return tuple(budgets)
+    def _norms(self) -> torch.Tensor | None:
+        """Give what latents are ranked by beside their activation, shape [d_sae], or None."""
+        return self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None

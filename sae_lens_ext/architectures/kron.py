@@ -14,23 +14,32 @@ Our reading, where the paper is silent or does otherwise: decoder rows count as 
 share; they are saved with unit norm. Left out: Matryoshka prefixes, Switch, JumpReLU on the scores.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from sae_lens import SAE, SAEConfig, TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens import SAE, SAEConfig, TopKSAE, TopKSAEConfig, TopKTrainingSAEConfig
+from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.topk_sae import TopK
 from torch import nn
 from typing_extensions import override
 
-from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
+from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
+from sae_lens_ext.architectures.ranked_training import (
+    DeadLatents,
+    RankedLatents,
+    RankedTrainingSAE,
+    encode_ranked,
+    input_bias,
+)
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
     RefusesUnknownFields,
     require_normalization,
     require_positive_int,
 )
-from sae_lens_ext.ops import mand, split_pre_latents
+from sae_lens_ext.ops import kron_encode, mand, parent_columns, split_pre_latents
 
 UNIT_NORM_TOLERANCE = 1e-2  # bfloat16 rounds the norm of a unit row by up to this
 
@@ -105,7 +114,7 @@ class KronSAEConfig(_KronShape, TopKSAEConfig):
 
 
 @dataclass
-class KronTrainingSAEConfig(RefusesUnknownFields, _KronShape, TopKTrainingSAEConfig):
+class KronTrainingSAEConfig(RefusesUnknownFields, HasLevels, _KronShape, TopKTrainingSAEConfig):
     """Configuration of a KronTrainingSAE.
 
     The paper's advice: small base_dim and many heads reconstruct best; encoder parameters are
@@ -116,6 +125,9 @@ class KronTrainingSAEConfig(RefusesUnknownFields, _KronShape, TopKTrainingSAECon
         k: Latents kept per token; the paper sweeps 16..128.
         base_dim: m, base elements per head.
         extension_dim: n, extension elements per head, by convention n ≥ m.
+        budgets: None trains for k alone, as the paper does. "all" or increasing whole numbers up to k
+            train for several budgets at once, as HierarchicalTopK does; no more latents than the largest
+            of them are kept.
         aux_loss_coefficient: Weight of the dead-latent loss, summed over d_in as in SAELens.
         decoder_init_norm: Norm of the decoder rows at the start. It sets only how fast they turn: the
             decoder counts as normalised. None keeps P_i + Q_j as they fall.
@@ -134,10 +146,12 @@ class KronTrainingSAEConfig(RefusesUnknownFields, _KronShape, TopKTrainingSAECon
     base_dim: int = 2
     extension_dim: int = 4
     decoder_init_norm: float | None = 1.0
+    budgets: Budgets | None = field(default=None, metadata=BUDGETS_ARGUMENT)
 
     @override
     def __post_init__(self) -> None:
         self._check()
+        self._check_budgets()
         if self.use_sparse_activations:
             raise ValueError(
                 f"{type(self).__name__}.use_sparse_activations = True is not supported by the architecture "
@@ -153,6 +167,11 @@ class KronTrainingSAEConfig(RefusesUnknownFields, _KronShape, TopKTrainingSAECon
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
         return KronSAEConfig
+
+    @override
+    def get_inference_sae_cfg_dict(self) -> dict[str, Any]:
+        """Save with the largest budget that was trained as k."""
+        return {**super().get_inference_sae_cfg_dict(), "k": self.levels[-1]}
 
 
 class _KronEncoder(SAE[Any]):
@@ -199,11 +218,29 @@ class _KronEncoder(SAE[Any]):
             x: Activations, shape [..., d_in].
 
         Returns:
-            Values and their flat latent indices, each [..., k], sorted by value, descending. With
-            fewer than k latents whose parents are both on, the unused slots have value 0.
+            Values and their flat latent indices, each [..., k], sorted by value, descending; between
+            equals the lower index comes first. With fewer than k latents whose parents are both on, the
+            unused slots have value 0.
         """
-        values, indices = self.encode(x).topk(self.cfg.k, dim=-1, sorted=True)
-        return values, indices
+        return encode_ranked(self, x, self._rank)
+
+    def _rank(self, x: torch.Tensor, k: int) -> RankedLatents:
+        cfg = self.cfg
+        acts, indices = kron_encode(
+            x,
+            self.W_enc,
+            self.b_enc,
+            k,
+            base_dim=cfg.base_dim,
+            extension_dim=cfg.extension_dim,
+            b_in=input_bias(self),
+        )
+        return self._ranked_from_dense(acts, indices)
+
+    def _ranked_from_dense(self, acts: torch.Tensor, indices: torch.Tensor) -> RankedLatents:
+        if not self.cfg.rescale_acts_by_decoder_norm:
+            return RankedLatents(acts, acts, indices)
+        return RankedLatents(acts, acts / self.W_dec.norm(dim=-1)[indices], indices)
 
     def _fused_pre_latents(self, x: torch.Tensor) -> torch.Tensor:
         return self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
@@ -259,7 +296,7 @@ class KronSAE(_KronEncoder, TopKSAE):
         return self.hook_sae_acts_post(self.activation_fn(self._scores(self._fused_pre_latents(x))))
 
 
-class KronTrainingSAE(_KronEncoder, TopKTrainingSAE):
+class KronTrainingSAE(_KronEncoder, RankedTrainingSAE):
     """KronSAE for training (see the module): TopK's objective on mAND scores.
 
     Example:
@@ -271,6 +308,17 @@ class KronTrainingSAE(_KronEncoder, TopKTrainingSAE):
     cfg: KronTrainingSAEConfig  # type: ignore[assignment]
 
     @override
+    def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return TopK(self.cfg.levels[-1])
+
+    def encode_sparse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode to the latents that are kept; see KronSAE. Slots beyond the largest budget have value 0."""
+        values, indices = super().encode_sparse(x)
+        return values.masked_fill(
+            torch.arange(self.cfg.k, device=x.device) >= self.cfg.levels[-1], 0
+        ), indices
+
+    @override
     def encode_with_hidden_pre(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode activations, shape [..., d_in].
 
@@ -279,26 +327,6 @@ class KronTrainingSAE(_KronEncoder, TopKTrainingSAE):
         """
         fused = self._fused_pre_latents(x)
         return self.hook_sae_acts_post(self.activation_fn(self._scores(fused))), fused
-
-    @override
-    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """Take SAELens' TopK training step, refusing batches that are not finite.
-
-        Raises:
-            NonFiniteTrainingError: The activations or the loss hold NaN or infinity.
-        """
-        require_finite_activations(step_input)
-        feature_acts, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
-        sae_out = self.decode(feature_acts)
-        return train_step_output(
-            step_input,
-            sae_out=sae_out,
-            feature_acts=feature_acts,
-            hidden_pre=hidden_pre,
-            mse_loss=self.mse_loss_fn(sae_out, step_input.sae_in).sum(dim=-1).mean(),
-            aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out),
-            metrics={},
-        )
 
     @override
     def calculate_aux_loss(
@@ -313,7 +341,25 @@ class KronTrainingSAE(_KronEncoder, TopKTrainingSAE):
         A latent with a parent off scores 0 with zero gradient, so this revives only dead latents whose
         parents both fire: those that lose the selection, not those that are never on.
         """
-        return super().calculate_aux_loss(step_input, feature_acts, self._scores(hidden_pre), sae_out)
+        if not hidden_pre.is_sparse:
+            hidden_pre = self._scores(hidden_pre)
+        return super().calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out)
+
+    @override
+    def _dead_latents(self, latents: torch.Tensor) -> DeadLatents:
+        parents = torch.cat(parent_columns(latents, self.cfg.base_dim, self.cfg.extension_dim))
+        columns, place = parents.unique(return_inverse=True)
+        of_base, of_extension = place.chunk(2)
+
+        def scores(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, *b_in: torch.Tensor) -> torch.Tensor:
+            fused = (x - b_in[0] if b_in else x) @ W + b
+            return mand(fused[:, of_base].unsqueeze(-1), fused[:, of_extension].unsqueeze(-1))
+
+        b_in, rows = input_bias(self), self.W_dec.index_select(0, latents)
+        if self.cfg.rescale_acts_by_decoder_norm:
+            rows = rows / rows.norm(dim=-1, keepdim=True)
+        weights = (self.W_enc.index_select(1, columns), self.b_enc[columns])
+        return DeadLatents(scores, weights if b_in is None else (*weights, b_in), rows, rank_scale=None)
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

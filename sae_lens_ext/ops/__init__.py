@@ -1,16 +1,32 @@
-"""The arithmetic below the architectures: Kronecker scores and multi-budget reconstruction."""
+"""The arithmetic below the architectures; each fast form stands beside the naive one it must equal."""
 
+from sae_lens_ext.ops.by_latent import latent_sums, latent_sums_naive
+from sae_lens_ext.ops.dead_latents import dead_latent_loss, dead_latent_loss_naive
+from sae_lens_ext.ops.kron_encoder import kron_encode, kron_encode_naive, parent_columns
 from sae_lens_ext.ops.kronecker import mand, split_pre_latents
 from sae_lens_ext.ops.multi_budget import (
     multi_budget_loss,
     multi_budget_loss_naive,
     prefix_reconstructions,
 )
+from sae_lens_ext.ops.sparse_decoder import sparse_decode, sparse_decode_naive
+from sae_lens_ext.ops.topk_encoder import topk_encode, topk_encode_naive
 
 __all__ = [
+    "dead_latent_loss",
+    "dead_latent_loss_naive",
+    "kron_encode",
+    "kron_encode_naive",
+    "latent_sums",
+    "latent_sums_naive",
     "mand",
     "multi_budget_loss",
     "multi_budget_loss_naive",
+    "parent_columns",
     "prefix_reconstructions",
+    "sparse_decode",
+    "sparse_decode_naive",
     "split_pre_latents",
+    "topk_encode",
+    "topk_encode_naive",
 ]

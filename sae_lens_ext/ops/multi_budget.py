@@ -5,7 +5,7 @@ With the latents of a token ranked by value, z_1 ≥ z_2 ≥ …, and e_r the de
     x̂_j = b + Σ_{r ≤ j} z_r e_r          L = (1/|J|) Σ_{j in J} ‖x − x̂_j‖²
 
 `multi_budget_loss_naive` is that formula and the specification; `multi_budget_loss` is the same
-number with the same gradients in memory that does not grow with the batch.
+number with the same gradients, which it finds together with the loss, a few tokens at a time.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-TOKENS_PER_CHUNK = 64  # on a CPU: a chunk's [tokens, K, d] block then stays near the caches
-FLOATS_PER_CHUNK = 2**27  # elsewhere: few, large steps, half a gigabyte in float32
+from sae_lens_ext.ops.budget_gradients import by_rank, by_segment
+
+FEW = 0.5  # share of the ranks that are levels, up to which segments are faster than single ranks
 
 
 def prefix_reconstructions(
@@ -42,8 +43,8 @@ def multi_budget_loss_naive(
     bias: torch.Tensor,
     target: torch.Tensor,
     budgets: Sequence[int],
-) -> torch.Tensor:
-    """Mean over the budgets of the squared error, summed over d and averaged over tokens.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Average over the budgets the squared error, summed over d and averaged over tokens.
 
     Holds [B, K, d] floats several times over; see `multi_budget_loss`.
 
@@ -53,13 +54,14 @@ def multi_budget_loss_naive(
         decoder: Decoder rows, shape [F, d].
         bias: Decoder bias, shape [d].
         target: Activations x to reconstruct, shape [B, d].
-        budgets: The levels J, each in 1..K.
+        budgets: The levels J, increasing, each in 1..K.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar, and the reconstruction with the largest budget, detached, shape [B, d].
     """
     levels = prefix_reconstructions(values, indices, decoder, bias)[:, [j - 1 for j in budgets]]
-    return (levels - target.unsqueeze(1)).pow(2).sum(dim=-1).mean()
+    loss = (levels - target.unsqueeze(1)).pow(2).sum(dim=-1).mean()
+    return loss, levels[:, -1].detach()
 
 
 def multi_budget_loss(
@@ -69,15 +71,12 @@ def multi_budget_loss(
     bias: torch.Tensor,
     target: torch.Tensor,
     budgets: Sequence[int],
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute `multi_budget_loss_naive` in chunks of tokens, with its gradients in closed form.
 
-    With g_j = 2 (x̂_j − x) / (|J| B) for j in J and S_r = Σ_{j ≥ r} g_j,
-
-        ∂L/∂z_r = e_r · S_r      ∂L/∂e_r += z_r S_r      ∂L/∂b = Σ_tokens S_1      ∂L/∂x = −S_1
-
-    so one cumulative sum up the ranks and one down give everything; memory beyond the gradients is a
-    few chunks of [tokens, K, d], whatever the batch. Sums run in float32 or better.
+    Memory beyond the gradients is a chunk or two, whatever the batch. Sums run in float32 or better, also
+    under autocast. On a CPU the result is deterministic; on a GPU it is so under
+    `torch.use_deterministic_algorithms`.
 
     Args:
         values: Latent values, sorted descending, shape [B, K].
@@ -85,13 +84,14 @@ def multi_budget_loss(
         decoder: Decoder rows, shape [F, d].
         bias: Decoder bias, shape [d].
         target: Activations x to reconstruct, shape [B, d].
-        budgets: The levels J, each in 1..K.
+        budgets: The levels J, increasing, each in 1..K. Few levels cost less than all.
 
     Returns:
-        The loss, a scalar; differentiable once with respect to values, decoder, bias and target.
+        The loss, a scalar, differentiable once with respect to values, decoder, bias and target; and the
+        reconstruction with the largest budget, not differentiable, shape [B, d].
     """
-    loss: torch.Tensor = _MultiBudgetLoss.apply(values, indices, decoder, bias, target, tuple(budgets))
-    return loss
+    loss, reconstruction = _MultiBudgetLoss.apply(values, indices, decoder, bias, target, tuple(budgets))
+    return loss, reconstruction
 
 
 class _MultiBudgetLoss(torch.autograd.Function):
@@ -106,39 +106,23 @@ class _MultiBudgetLoss(torch.autograd.Function):
         bias: torch.Tensor,
         target: torch.Tensor,
         budgets: tuple[int, ...],
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = (values, decoder, bias, target)
         dtype = torch.promote_types(torch.float32, torch.promote_types(decoder.dtype, target.dtype))
-        level_weight = values.new_zeros(values.shape[1], 1, dtype=dtype)
-        level_weight[[j - 1 for j in budgets]] = 1 / (len(budgets) * max(values.shape[0], 1))
-
-        loss = target.new_zeros((), dtype=dtype)
-        d_values, d_decoder, d_bias, d_target = (torch.zeros_like(t, dtype=dtype) for t in inputs)
-        chunk = _tokens_per_chunk(values, target)
-        for start in range(0, values.shape[0], chunk):
-            tokens = slice(start, start + chunk)
-            z = values[tokens].to(dtype).unsqueeze(-1)  # [t, K, 1]
-            rows = decoder[indices[tokens]].to(dtype)  # [t, K, d]
-            residual = (z * rows).cumsum(dim=1).add_((bias - target[tokens]).to(dtype).unsqueeze(1))
-            weighted = residual * level_weight
-            loss += (residual * weighted).sum()
-            S = (2 * weighted).flip(1).cumsum(dim=1).flip(1)  # Σ over the levels from r up
-            d_values[tokens] = (rows * S).sum(dim=-1)
-            d_decoder.index_add_(0, indices[tokens].flatten(), (z * S).flatten(0, 1))
-            d_bias += S[:, 0].sum(dim=0)
-            d_target[tokens] = -S[:, 0]
-        gradients = (d_values, d_decoder, d_bias, d_target)
+        z, e, b, x = (t.to(dtype) for t in inputs)
+        find = by_segment if len(budgets) <= FEW * budgets[-1] else by_rank
+        with torch.autocast(target.device.type, enabled=False):
+            found = find(z, indices, e, b, x, budgets)
+        gradients = (found.values, found.decoder, found.bias, found.target)
         ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
-        return loss
+        reconstruction = found.reconstruction.to(target.dtype)
+        ctx.mark_non_differentiable(reconstruction)
+        return found.loss, reconstruction
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        d_values, d_decoder, d_bias, d_target = (g * grad_output.to(g.dtype) for g in ctx.saved_tensors)
+    def backward(  # type: ignore[override]
+        ctx: Any, d_loss: torch.Tensor, _: Any
+    ) -> tuple[torch.Tensor | None, ...]:
+        d_values, d_decoder, d_bias, d_target = (g * d_loss.to(g.dtype) for g in ctx.saved_tensors)
         return d_values, None, d_decoder, d_bias, d_target, None
-
-
-def _tokens_per_chunk(values: torch.Tensor, target: torch.Tensor) -> int:
-    if values.device.type == "cpu":
-        return TOKENS_PER_CHUNK
-    return max(1, FLOATS_PER_CHUNK // max(1, values.shape[1] * target.shape[1]))

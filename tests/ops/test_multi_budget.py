@@ -5,8 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_lens_ext.ops import multi_budget_loss, multi_budget_loss_naive, prefix_reconstructions
-from sae_lens_ext.ops.multi_budget import TOKENS_PER_CHUNK
+from sae_lens_ext.ops import (
+    chunks,
+    multi_budget,
+    multi_budget_loss,
+    multi_budget_loss_naive,
+    prefix_reconstructions,
+)
 
 
 def problem(
@@ -29,7 +34,7 @@ def loss_by_loop(
     bias: torch.Tensor,
     target: torch.Tensor,
     budgets: tuple[int, ...],
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, None]:
     """The formula of arXiv 2505.24473, one token, one budget and one latent at a time."""
     total = torch.zeros((), dtype=values.dtype)
     for token in range(len(values)):
@@ -38,13 +43,13 @@ def loss_by_loop(
             for rank in range(budget):
                 reconstruction = reconstruction + values[token, rank] * decoder[indices[token, rank]]
             total = total + (target[token] - reconstruction).pow(2).sum()
-    return total / (len(values) * len(budgets))
+    return total / (len(values) * len(budgets)), None
 
 
 def gradients(loss_fn, inputs: list[torch.Tensor], budgets: tuple[int, ...]) -> list[torch.Tensor]:
     values, indices, *rest = inputs
     leaves = [t.clone().requires_grad_() for t in (values, *rest)]
-    loss = loss_fn(leaves[0], indices, *leaves[1:], budgets)
+    loss, _ = loss_fn(leaves[0], indices, *leaves[1:], budgets)
     return [loss.detach(), *torch.autograd.grad(3 * loss, leaves)]
 
 
@@ -65,12 +70,15 @@ def test_both_forms_equal_the_loop_in_value_and_gradients(
             torch.testing.assert_close(actual, wanted)
 
 
-@pytest.mark.parametrize("tokens", [TOKENS_PER_CHUNK - 1, TOKENS_PER_CHUNK, 2 * TOKENS_PER_CHUNK + 3])
-def test_chunks_do_not_show(tokens: int) -> None:
-    inputs = problem(tokens, 4)
+@pytest.mark.parametrize("few", [0.0, 1.0])
+@pytest.mark.parametrize("budgets", [(4,), (1, 3, 4), (1, 2, 3, 4)])
+def test_chunks_do_not_show(few: float, budgets: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multi_budget, "FEW", few)
+    monkeypatch.setitem(chunks.FLOATS_PER_CHUNK, "cpu", 120)
+    inputs = problem(17, 4)
     for actual, wanted in zip(
-        gradients(multi_budget_loss, inputs, (1, 3, 4)),
-        gradients(multi_budget_loss_naive, inputs, (1, 3, 4)),
+        gradients(multi_budget_loss, inputs, budgets),
+        gradients(multi_budget_loss_naive, inputs, budgets),
         strict=True,
     ):
         torch.testing.assert_close(actual, wanted)
@@ -103,8 +111,8 @@ def test_gradients_equal_the_closed_form_of_one_token() -> None:
 
 def test_order_matters() -> None:
     values, indices, *rest = problem(3, 4)
-    swapped = multi_budget_loss(values.flip(1), indices.flip(1), *rest, (1, 2))
-    assert not torch.allclose(multi_budget_loss(values, indices, *rest, (1, 2)), swapped)
+    swapped, _ = multi_budget_loss(values.flip(1), indices.flip(1), *rest, (1, 2))
+    assert not torch.allclose(multi_budget_loss(values, indices, *rest, (1, 2))[0], swapped)
 
 
 def test_prefix_reconstructions_count_the_bias_once_in_every_level() -> None:

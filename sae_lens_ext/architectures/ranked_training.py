@@ -1,0 +1,187 @@
+"""The training step of the SAEs that keep k latents per token, without a vector of F numbers per token.
+
+HierarchicalTopK and Kron differ in how they find a token's k best latents. From there on they are one:
+the loss over their budgets, the dead-latent loss and the bookkeeping, which gets the latents as a
+sparse tensor. A hook on the input or the latents wants to see dense tensors and may change them, so
+while one is attached the step goes the dense way, through `encode_with_hidden_pre`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sae_lens import TopKTrainingSAE
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from typing_extensions import override
+
+from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
+from sae_lens_ext.ops import dead_latent_loss, multi_budget_loss
+
+
+@dataclass(frozen=True)
+class RankedLatents:
+    """The latents that each token keeps, in descending order."""
+
+    acts: torch.Tensor
+    """Activations as `encode` gives them, shape [B, K]; 0 in slots left over."""
+    weights: torch.Tensor
+    """What the raw decoder rows are multiplied with, shape [B, K]."""
+    indices: torch.Tensor
+    """Latent indices, distinct within a token, shape [B, K]."""
+
+
+@dataclass(frozen=True)
+class DeadLatents:
+    """What the dead-latent loss needs to know of the N dead latents."""
+
+    activations: Callable[..., torch.Tensor]
+    """Gives their activations [B, N] from the encoder's input and the parameters."""
+    parameters: tuple[torch.Tensor, ...]
+    """The weights that `activations` uses, as functions of the SAE's."""
+    rows: torch.Tensor
+    """What the activations are multiplied with, shape [N, d_in]."""
+    rank_scale: torch.Tensor | None
+    """They are ranked by activation times this, shape [N]; None for 1."""
+
+
+class RankedTrainingSAE(TopKTrainingSAE, ABC):
+    """A TopK training SAE that works on (values, indices); its configuration has `levels`."""
+
+    cfg: Any
+
+    @abstractmethod
+    def _rank(self, x: torch.Tensor, k: int) -> RankedLatents:
+        """Find the k best latents of each token; x [B, d_in] as `encoder_input` gives it."""
+
+    @abstractmethod
+    def _ranked_from_dense(self, acts: torch.Tensor, indices: torch.Tensor) -> RankedLatents:
+        """Do as `_rank` for latents taken from the dense encoding; acts and indices are [B, K]."""
+
+    @abstractmethod
+    def _dead_latents(self, latents: torch.Tensor) -> DeadLatents:
+        """Describe the dead latents of the given indices, shape [N]."""
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """Take SAELens' TopK training step with the loss over budgets in place of the squared error.
+
+        Args:
+            step_input: Batch of activations [B, d_in] and what the trainer knows of the step.
+
+        Returns:
+            The step's output. `losses["mse_loss"]` is summed over d_in, averaged over tokens and over
+            budgets. `sae_out` is the reconstruction with the largest budget, detached: hooks on
+            `hook_sae_recons` see it and cannot change the loss. `feature_acts` and `hidden_pre` are the
+            latents kept, as one detached sparse COO tensor [B, d_sae], unless hooks ask for dense ones.
+
+        Raises:
+            NonFiniteTrainingError: The activations or the loss hold NaN or infinity.
+        """
+        require_finite_activations(step_input)
+        x, n_kept = step_input.sae_in, self.cfg.levels[-1]
+        if is_watched(self):
+            dense, hidden_pre = self.encode_with_hidden_pre(x)
+            feature_acts = dense.to_dense() if dense.is_sparse else dense
+            latents = self._ranked_from_dense(*feature_acts.topk(n_kept, dim=-1))
+            feature_acts = feature_acts.detach()
+        else:
+            latents = self._rank(encoder_input(self, x), n_kept)
+            feature_acts = hidden_pre = as_coo(latents, self.cfg.d_sae)
+        mse_loss, sae_out = multi_budget_loss(
+            latents.weights, latents.indices, self.W_dec, self.b_dec, x, self.cfg.levels
+        )
+        sae_out = self.hook_sae_recons(sae_out)
+        return train_step_output(
+            step_input,
+            sae_out=sae_out,
+            feature_acts=feature_acts,
+            hidden_pre=hidden_pre,
+            mse_loss=mse_loss,
+            aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out),
+            metrics={"mse_loss_full_budget": lambda: (sae_out - x).pow(2).sum(dim=-1).mean()},
+        )
+
+    @override
+    def calculate_aux_loss(
+        self,
+        step_input: TrainStepInput,
+        feature_acts: torch.Tensor,
+        hidden_pre: torch.Tensor,
+        sae_out: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Let the best d_in/2 dead latents rebuild the error, as SAELens' TopK does.
+
+        Given sparse `hidden_pre`, only the dead latents are encoded; given dense ones, they are read from it.
+        """
+        if not hidden_pre.is_sparse:
+            return super().calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out)
+        loss = sae_out.new_zeros(())
+        dead = step_input.dead_neuron_mask
+        n_dead = 0 if dead is None else int(dead.sum())
+        if dead is not None and n_dead > 0 and self.cfg.aux_loss_coefficient != 0:
+            x = step_input.sae_in
+            k = min(x.shape[-1] // 2, n_dead)
+            found = self._dead_latents(dead.nonzero().flatten())
+            loss = dead_latent_loss(
+                found.activations,
+                encoder_input(self, x),
+                x - sae_out,
+                found.parameters,
+                found.rows,
+                k,
+                found.rank_scale,
+            )
+            loss = self.cfg.aux_loss_coefficient * min(n_dead / (x.shape[-1] // 2), 1.0) * loss
+        return {"auxiliary_reconstruction_loss": loss}
+
+
+def encode_ranked(
+    sae: Any, x: torch.Tensor, rank: Callable[[torch.Tensor, int], RankedLatents]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the k latents of each token as `encode_sparse` documents it.
+
+    Args:
+        sae: An SAE with `cfg.k`.
+        x: Activations, shape [..., d_in].
+        rank: Finds the k best latents of the encoder's input [B, d_in].
+
+    Returns:
+        Values and latent indices, each [..., k].
+    """
+    if is_watched(sae):  # the hooks want to see, and may change, the dense latents
+        values, indices = sae.encode(x).topk(sae.cfg.k, dim=-1, sorted=True)
+        return values, indices
+    inputs = encoder_input(sae, x)
+    latents = rank(inputs.reshape(-1, inputs.shape[-1]), sae.cfg.k)
+    shape = (*inputs.shape[:-1], sae.cfg.k)
+    return latents.acts.view(shape), latents.indices.view(shape)
+
+
+def encoder_input(sae: Any, x: torch.Tensor) -> torch.Tensor:
+    """Prepare activations as `SAE.process_sae_in` does, short of its hook and of subtracting b_dec."""
+    return sae.run_time_activation_norm_fn_in(sae.reshape_fn_in(x.to(sae.dtype)))
+
+
+def input_bias(sae: Any) -> torch.Tensor | None:
+    """Give what is still to be subtracted from `encoder_input`, or None."""
+    return sae.b_dec if sae.cfg.apply_b_dec_to_input else None
+
+
+def is_watched(sae: Any) -> bool:
+    """Tell whether a hook is attached that sees the encoder's dense tensors."""
+    watched = (sae.hook_sae_input, sae.hook_sae_acts_pre, sae.hook_sae_acts_post)
+    return any(hook._forward_hooks or hook._backward_hooks for hook in watched)
+
+
+def as_coo(latents: RankedLatents, d_sae: int) -> torch.Tensor:
+    """Give the latents as a detached sparse tensor [B, d_sae], for SAELens' bookkeeping."""
+    n_tokens, k = latents.indices.shape
+    token = torch.arange(n_tokens, device=latents.indices.device).repeat_interleave(k)
+    return torch.sparse_coo_tensor(
+        torch.stack((token, latents.indices.flatten())),
+        latents.acts.detach().flatten(),
+        (n_tokens, d_sae),
+        check_invariants=False,
+    )

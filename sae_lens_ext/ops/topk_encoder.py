@@ -1,0 +1,146 @@
+"""TopK's encoder as (values, indices): pre-activations exist for a chunk of tokens at a time.
+
+    z = ReLU(W_encᵀ(x − b_in) + b_enc),   the k largest of each token
+
+The gradient of the pre-activations is zero but for k entries a token, so the encoder's weight gradient
+is a sum over uses and no matrix product.
+"""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
+
+from sae_lens_ext.ops.by_latent import latent_sums
+from sae_lens_ext.ops.chunks import Encoder, chunks
+from sae_lens_ext.ops.ranking import top_k, top_k_naive
+
+
+def topk_encode_naive(
+    x: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_enc: torch.Tensor,
+    k: int,
+    *,
+    b_in: torch.Tensor | None = None,
+    rank_scale: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encode all latents of all tokens, sort them and keep k.
+
+    Args:
+        x: Activations, shape [B, d].
+        W_enc: Encoder, shape [d, F].
+        b_enc: Encoder bias, shape [F].
+        k: Latents kept per token.
+        b_in: Bias subtracted from the input, shape [d]; None for none.
+        rank_scale: Latents are ranked by pre-activation times this, shape [F] and positive; None for 1.
+
+    Returns:
+        Activations ≥ 0 (not scaled) and their latent indices, each [B, k], in descending order of rank;
+        between equals the lower index comes first. Slots left over have value 0.
+    """
+    pre = (x if b_in is None else x - b_in) @ W_enc + b_enc
+    ranked = pre if rank_scale is None else pre * rank_scale
+    indices = top_k_naive(ranked, k)[1]
+    return pre.gather(1, indices).relu(), indices
+
+
+def topk_encode(
+    x: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_enc: torch.Tensor,
+    k: int,
+    *,
+    b_in: torch.Tensor | None = None,
+    rank_scale: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do as `topk_encode_naive` without keeping anything of size [B, F].
+
+    Args:
+        x: Activations, shape [B, d].
+        W_enc: Encoder, shape [d, F].
+        b_enc: Encoder bias, shape [F].
+        k: Latents kept per token.
+        b_in: Bias subtracted from the input, shape [d]; None for none.
+        rank_scale: Shape [F] and positive, no gradient reaches it; None for 1.
+
+    Returns:
+        Activations and latent indices, each [B, k]; the activations are differentiable once, in x, W_enc,
+        b_enc and b_in. The latents are the naive form's, the index of a slot with value 0 aside.
+    """
+    values, indices = _TopKEncode.apply(x, W_enc, b_enc, b_in, rank_scale, k)
+    return values, indices
+
+
+class _TopKEncode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        W_enc: torch.Tensor,
+        b_enc: torch.Tensor,
+        b_in: torch.Tensor | None,
+        rank_scale: torch.Tensor | None,
+        k: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        encoder = Encoder(W_enc, b_enc, b_in)
+        values = x.new_empty(len(x), k, dtype=encoder.dtype)
+        indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
+        for tokens in chunks(len(x), W_enc.shape[1], x.device):
+            pre = encoder(x[tokens])
+            ranked = pre if rank_scale is None else pre.mul_(rank_scale)
+            values[tokens], indices[tokens] = top_k(ranked, k)
+        if rank_scale is not None:
+            values = torch.where(values > 0, values / rank_scale[indices], 0)
+        ctx.mark_non_differentiable(indices)
+        ctx.save_for_backward(x, W_enc, b_in, values, indices)
+        return values, indices
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, d_values: torch.Tensor, _: Any
+    ) -> tuple[torch.Tensor | None, ...]:
+        x, W_enc, b_in, values, indices = ctx.saved_tensors
+        d_pre = d_values * (values > 0)
+        gradients = encoder_gradients(ctx.needs_input_grad[:4], d_pre, indices, x, W_enc, b_in)
+        return *gradients, None, None
+
+
+def encoder_gradients(
+    needed: tuple[bool, ...],
+    d_pre: torch.Tensor,
+    columns: torch.Tensor,
+    x: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_in: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, ...]:
+    """Give the gradients of a linear encoder from those of the few pre-activations that matter.
+
+    Args:
+        needed: Whether x, W_enc, b_enc and b_in need a gradient.
+        d_pre: Gradients of pre-activations, shape [B, k].
+        columns: Which columns of W_enc they belong to, shape [B, k].
+        x: Activations, shape [B, d].
+        W_enc: Encoder, shape [d, F].
+        b_in: Bias subtracted from x, shape [d], or None.
+
+    Returns:
+        The gradients of x, W_enc, b_enc and b_in; None where not needed.
+    """
+    needs_x, needs_W, needs_b, needs_b_in = needed
+    d_x = d_W = d_b_in = None
+    d_b = torch.zeros(W_enc.shape[1], dtype=d_pre.dtype, device=d_pre.device)
+    d_b.index_add_(0, columns.flatten(), d_pre.flatten())
+    if needs_x:
+        d_x = embedding_bag(columns, W_enc.T, per_sample_weights=d_pre.to(W_enc.dtype), mode="sum").to(
+            x.dtype
+        )
+    if needs_W:
+        rows = x if b_in is None else x - b_in
+        d_W = latent_sums(d_pre, columns, rows, W_enc.shape[1]).T.to(W_enc.dtype)
+    if needs_b_in:
+        assert b_in is not None
+        d_b_in = -(W_enc.to(d_b.dtype) @ d_b).to(b_in.dtype)  # the tokens share b_in, so their sum is enough
+    return d_x, d_W, d_b.to(W_enc.dtype) if needs_b else None, d_b_in
