@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from sae_lens import SAEConfig, TopKSAEConfig, TopKTrainingSAEConfig
 from sae_lens.saes.topk_sae import TopK
+from torch import nn
 from typing_extensions import override
 
 from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
@@ -93,6 +94,21 @@ class HierarchicalTopKTrainingSAE(RankedTrainingSAE):
     cfg: HierarchicalTopKTrainingSAEConfig  # type: ignore[assignment]
 
     @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.W_enc = nn.Parameter(_by_columns(self.W_enc.data))
+
+    @override
+    def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_loading(state_dict)
+        state_dict["W_enc"] = _by_columns(state_dict["W_enc"])
+
+    @override
+    def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_saving(state_dict)
+        state_dict["W_enc"] = state_dict["W_enc"].contiguous()
+
+    @override
     def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
         return TopK(self.cfg.levels[-1], use_sparse_activations=self.cfg.use_sparse_activations)
 
@@ -147,3 +163,11 @@ class HierarchicalTopKTrainingSAE(RankedTrainingSAE):
     def _norms(self) -> torch.Tensor | None:
         """Give what latents are ranked by beside their activation, shape [d_sae], or None."""
         return self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None
+
+
+def _by_columns(W_enc: torch.Tensor) -> torch.Tensor:
+    """Lay a [d_in, d_sae] matrix out with each encoder vector in one piece.
+
+    Its gradient is found latent by latent, and would otherwise be transposed in memory every step.
+    """
+    return W_enc.T.contiguous().T

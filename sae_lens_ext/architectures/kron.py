@@ -238,9 +238,7 @@ class _KronEncoder(SAE[Any]):
         return self._ranked_from_dense(acts, indices)
 
     def _ranked_from_dense(self, acts: torch.Tensor, indices: torch.Tensor) -> RankedLatents:
-        if not self.cfg.rescale_acts_by_decoder_norm:
-            return RankedLatents(acts, acts, indices)
-        return RankedLatents(acts, acts / self.W_dec.norm(dim=-1)[indices], indices)
+        return RankedLatents(acts, acts, indices)
 
     def _fused_pre_latents(self, x: torch.Tensor) -> torch.Tensor:
         return self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
@@ -306,6 +304,11 @@ class KronTrainingSAE(_KronEncoder, RankedTrainingSAE):
     """
 
     cfg: KronTrainingSAEConfig  # type: ignore[assignment]
+
+    @property
+    def unit_rows(self) -> bool:  # type: ignore[override]
+        """Whether the decoder rows count as normalised."""
+        return self.cfg.rescale_acts_by_decoder_norm
 
     @override
     def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:

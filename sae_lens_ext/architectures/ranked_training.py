@@ -27,7 +27,7 @@ class RankedLatents:
     acts: torch.Tensor
     """Activations as `encode` gives them, shape [B, K]; 0 in slots left over."""
     weights: torch.Tensor
-    """What the raw decoder rows are multiplied with, shape [B, K]."""
+    """What the decoder rows are multiplied with, shape [B, K]."""
     indices: torch.Tensor
     """Latent indices, distinct within a token, shape [B, K]."""
 
@@ -50,6 +50,8 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
     """A TopK training SAE that works on (values, indices); its configuration has `levels`."""
 
     cfg: Any
+    unit_rows = False
+    """Whether `_rank` gives weights of normalised rows, and not of the rows as they are."""
 
     @abstractmethod
     def _rank(self, x: torch.Tensor, k: int) -> RankedLatents:
@@ -90,7 +92,13 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
             latents = self._rank(encoder_input(self, x), n_kept)
             feature_acts = hidden_pre = as_coo(latents, self.cfg.d_sae)
         mse_loss, sae_out = multi_budget_loss(
-            latents.weights, latents.indices, self.W_dec, self.b_dec, x, self.cfg.levels
+            latents.weights,
+            latents.indices,
+            self.W_dec,
+            self.b_dec,
+            x,
+            self.cfg.levels,
+            unit_rows=self.unit_rows,
         )
         sae_out = self.hook_sae_recons(sae_out)
         return train_step_output(

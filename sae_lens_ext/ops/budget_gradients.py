@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import embedding_bag
 
-from sae_lens_ext.ops.by_latent import latent_sums
 from sae_lens_ext.ops.chunks import chunks
 
 RANKS_PER_BLOCK = 64  # blocks make the products by rank linear in K
@@ -33,14 +32,20 @@ class BudgetGradients:
     """Scalar."""
     values: torch.Tensor
     """∂L/∂z, shape [B, K]."""
-    decoder: torch.Tensor
-    """∂L/∂e, shape [F, d]."""
-    bias: torch.Tensor
-    """∂L/∂b, shape [d]."""
     target: torch.Tensor
-    """∂L/∂x, shape [B, d]."""
+    """∂L/∂x, shape [B, d]; ∂L/∂b is minus its sum over tokens."""
     reconstruction: torch.Tensor
     """x̂ with the largest budget, shape [B, d]."""
+    decoder: torch.Tensor | None = None
+    """∂L/∂e, shape [F, d]; or None, and then it is Σ z errors over the uses of each latent."""
+    errors: torch.Tensor | None = None
+    """∂L/∂(z e) for each segment of ranks, the same for all ranks of it, shape [B, |J|, d]."""
+
+
+def segment_of_rank(budgets: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Tell which segment between levels each of the ranks 1..max(J) is in, shape [max(J)]."""
+    lengths = [high - low for low, high in itertools.pairwise((0, *budgets))]
+    return torch.arange(len(budgets), device=device).repeat_interleave(torch.tensor(lengths, device=device))
 
 
 def by_segment(
@@ -67,25 +72,22 @@ def by_segment(
     n_levels, n_ranks, d = len(budgets), budgets[-1], target.shape[1]
     weight = 1 / (n_levels * max(len(target), 1))
     starts = torch.tensor((0, *budgets[:-1]), device=target.device)
-    segment = torch.arange(n_levels, device=target.device).repeat_interleave(
-        torch.tensor([high - low for low, high in itertools.pairwise((0, *budgets))], device=target.device)
-    )
-    loss = target.new_zeros(())
-    d_values, d_decoder = torch.zeros_like(values), None
-    d_target, reconstruction = torch.zeros_like(target), torch.empty_like(target)
+    loss, errors = target.new_zeros(()), target.new_empty(len(target), n_levels, d)
+    d_values, reconstruction = torch.zeros_like(values), torch.empty_like(target)
     for tokens in chunks(len(target), n_levels * d, target.device):
         z, latents = values[tokens, :n_ranks].detach().clone(), indices[tokens, :n_ranks]
-        token = torch.arange(len(z), device=z.device).unsqueeze(1)
+        first = n_ranks * torch.arange(len(z), device=z.device).unsqueeze(1)
         with torch.enable_grad():  # the bag's own gradient in its weights is ∂/∂z
             z.requires_grad_()
             segments = embedding_bag(
                 latents.flatten(),
                 decoder,
-                (token * n_ranks + starts).flatten(),
+                (first + starts).flatten(),
                 per_sample_weights=z.flatten(),
                 mode="sum",
             )
-        summed = segments.detach().view(-1, n_levels, d)  # from here on in place, for few passes over memory
+        summed = errors[tokens]  # in place from here on, for few passes over memory
+        summed.copy_(segments.detach().view(-1, n_levels, d))
         summed[:, 0] += bias - target[tokens]
         for level in range(1, n_levels):
             summed[:, level] += summed[:, level - 1]
@@ -95,14 +97,7 @@ def by_segment(
             summed[:, level] += summed[:, level + 1]
         summed *= 2 * weight
         (d_values[tokens, :n_ranks],) = torch.autograd.grad(segments, z, summed.flatten(0, 1))
-        uses = latent_sums(
-            z.detach(), latents, summed.flatten(0, 1), len(decoder), token * n_levels + segment
-        )
-        d_decoder = uses if d_decoder is None else d_decoder.add_(uses)
-        d_target[tokens] = -summed[:, 0]
-    loss = weight * loss
-    d_decoder = torch.zeros_like(decoder) if d_decoder is None else d_decoder
-    return BudgetGradients(loss, d_values, d_decoder, -d_target.sum(dim=0), d_target, reconstruction)
+    return BudgetGradients(weight * loss, d_values, -errors[:, 0], reconstruction, errors=errors)
 
 
 def by_rank(
@@ -156,7 +151,7 @@ def by_rank(
             summed *= 2 * weight * z_block.unsqueeze(-1)
             d_decoder.index_add_(0, latents[:, block].flatten(), summed.flatten(0, 1))
     loss = (weight * loss).clamp(min=0)
-    return BudgetGradients(loss, d_values, d_decoder, -d_target.sum(dim=0), d_target, reconstruction)
+    return BudgetGradients(loss, d_values, d_target, reconstruction, decoder=d_decoder)
 
 
 def _maxima(n: int, device: torch.device) -> torch.Tensor:

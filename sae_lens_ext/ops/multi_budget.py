@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from sae_lens_ext.ops.budget_gradients import by_rank, by_segment
+from sae_lens_ext.ops.budget_gradients import by_rank, by_segment, segment_of_rank
+from sae_lens_ext.ops.by_latent import latent_sums
 
-FEW = 0.5  # share of the ranks that are levels, up to which segments are faster than single ranks
+FEW = 1 / 4  # share of the ranks that are levels, up to which segments are faster than single ranks
 
 
 def prefix_reconstructions(
@@ -43,6 +44,8 @@ def multi_budget_loss_naive(
     bias: torch.Tensor,
     target: torch.Tensor,
     budgets: Sequence[int],
+    *,
+    unit_rows: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Average over the budgets the squared error, summed over d and averaged over tokens.
 
@@ -55,10 +58,13 @@ def multi_budget_loss_naive(
         bias: Decoder bias, shape [d].
         target: Activations x to reconstruct, shape [B, d].
         budgets: The levels J, increasing, each in 1..K.
+        unit_rows: Whether the decoder rows count as normalised, whatever their length (e_r / ‖e_r‖).
 
     Returns:
         The loss, a scalar, and the reconstruction with the largest budget, detached, shape [B, d].
     """
+    if unit_rows:
+        decoder = decoder / decoder.norm(dim=-1, keepdim=True)
     levels = prefix_reconstructions(values, indices, decoder, bias)[:, [j - 1 for j in budgets]]
     loss = (levels - target.unsqueeze(1)).pow(2).sum(dim=-1).mean()
     return loss, levels[:, -1].detach()
@@ -71,6 +77,8 @@ def multi_budget_loss(
     bias: torch.Tensor,
     target: torch.Tensor,
     budgets: Sequence[int],
+    *,
+    unit_rows: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute `multi_budget_loss_naive` in chunks of tokens, with its gradients in closed form.
 
@@ -85,17 +93,20 @@ def multi_budget_loss(
         bias: Decoder bias, shape [d].
         target: Activations x to reconstruct, shape [B, d].
         budgets: The levels J, increasing, each in 1..K. Few levels cost less than all.
+        unit_rows: Whether the decoder rows count as normalised, whatever their length (e_r / ‖e_r‖).
 
     Returns:
         The loss, a scalar, differentiable once with respect to values, decoder, bias and target; and the
         reconstruction with the largest budget, not differentiable, shape [B, d].
     """
-    loss, reconstruction = _MultiBudgetLoss.apply(values, indices, decoder, bias, target, tuple(budgets))
+    loss, reconstruction = _MultiBudgetLoss.apply(
+        values, indices, decoder, bias, target, tuple(budgets), unit_rows
+    )
     return loss, reconstruction
 
 
 class _MultiBudgetLoss(torch.autograd.Function):
-    """The gradients are found together with the loss, while the residuals are at hand."""
+    """The gradients are found together with the loss, while the errors are at hand."""
 
     @staticmethod
     def forward(
@@ -106,15 +117,19 @@ class _MultiBudgetLoss(torch.autograd.Function):
         bias: torch.Tensor,
         target: torch.Tensor,
         budgets: tuple[int, ...],
+        unit_rows: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = (values, decoder, bias, target)
         dtype = torch.promote_types(torch.float32, torch.promote_types(decoder.dtype, target.dtype))
-        z, e, b, x = (t.to(dtype) for t in inputs)
+        z, e, b, x = (t.to(dtype) for t in (values, decoder, bias, target))
+        norms = e.norm(dim=-1) if unit_rows else None
+        z = z if norms is None else z / norms[indices]
         find = by_segment if len(budgets) <= FEW * budgets[-1] else by_rank
         with torch.autocast(target.device.type, enabled=False):
             found = find(z, indices, e, b, x, budgets)
-        gradients = (found.values, found.decoder, found.bias, found.target)
-        ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
+        ctx.budgets, ctx.dtypes = budgets, [t.dtype for t in (values, decoder, bias, target)]
+        ctx.save_for_backward(
+            z, indices, decoder, norms, found.values, found.target, found.decoder, found.errors
+        )
         reconstruction = found.reconstruction.to(target.dtype)
         ctx.mark_non_differentiable(reconstruction)
         return found.loss, reconstruction
@@ -124,5 +139,26 @@ class _MultiBudgetLoss(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, d_loss: torch.Tensor, _: Any
     ) -> tuple[torch.Tensor | None, ...]:
-        d_values, d_decoder, d_bias, d_target = (g * d_loss.to(g.dtype) for g in ctx.saved_tensors)
-        return d_values, None, d_decoder, d_bias, d_target, None
+        z, indices, decoder, norms, d_z, d_target, d_decoder, errors = ctx.saved_tensors
+        d_z, d_target = d_z * d_loss, d_target * d_loss
+        if d_decoder is not None:
+            d_decoder = d_decoder * d_loss
+        else:
+            n_levels, n_ranks = len(ctx.budgets), ctx.budgets[-1]
+            row = n_levels * torch.arange(len(z), device=z.device).unsqueeze(1)
+            d_decoder = latent_sums(
+                z[:, :n_ranks] * d_loss,
+                indices[:, :n_ranks],
+                errors.flatten(0, 1),
+                len(decoder),
+                row + segment_of_rank(ctx.budgets, z.device),
+            )
+        if norms is not None:  # a row's length is no part of the function: no gradient along the row
+            along = torch.zeros_like(norms).index_add_(0, indices.flatten(), (z * d_z).flatten())
+            d_decoder.addcmul_(decoder, (along / norms.square()).unsqueeze(-1), value=-1)
+            d_z = d_z / norms[indices]
+        gradients = (d_z, d_decoder, -d_target.sum(dim=0), d_target)
+        d_values, d_decoder, d_bias, d_target = (
+            g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True)
+        )
+        return d_values, None, d_decoder, d_bias, d_target, None, None
