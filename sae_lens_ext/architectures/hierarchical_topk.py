@@ -152,7 +152,7 @@ class HierarchicalTopKTrainingSAE(RankedTrainingSAE):
         return DeadLatents(
             activations=pre_activations,
             parameters=(
-                self.W_enc.index_select(1, latents),
+                self.W_enc.T.index_select(0, latents).T,  # by rows, as its other gradient comes
                 self.b_enc[latents],
                 *(() if b_in is None else (b_in,)),
             ),

@@ -361,7 +361,8 @@ class KronTrainingSAE(_KronEncoder, RankedTrainingSAE):
         b_in, rows = input_bias(self), self.W_dec.index_select(0, latents)
         if self.cfg.rescale_acts_by_decoder_norm:
             rows = rows / rows.norm(dim=-1, keepdim=True)
-        weights = (self.W_enc.index_select(1, columns), self.b_enc[columns])
+        # By rows, as the encoder's other gradient comes.
+        weights = (self.W_enc.T.index_select(0, columns).T, self.b_enc[columns])
         return DeadLatents(scores, weights if b_in is None else (*weights, b_in), rows, rank_scale=None)
 
     @override
