@@ -14,7 +14,9 @@ FOLDER = Path(__file__).parent / ".competitors"
 def competitor_steps(d_in: int, d_sae: int, k: int) -> dict[str, Callable[[torch.Tensor], Any]]:
     """Give a training step on a batch [B, d_in] for each library found; nothing if the folder is missing."""
     if not FOLDER.exists():
-        print(f"{FOLDER} does not exist, so other libraries are left out; benchmarks/competitors.txt says how.")
+        print(
+            f"{FOLDER} does not exist, so other libraries are left out; benchmarks/competitors.txt says how."
+        )
         return {}
     sys.path.append(str(FOLDER))
     os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its own fallback where there is no GPU

@@ -20,7 +20,9 @@ def write_figure(script: str, figure: go.Figure, *, height: int = 420) -> None:
     figure.write_image(Path(script).with_suffix(".svg"), width=860, height=height)
 
 
-def bars(title: str, unit: str, values: dict[str, float], low: dict[str, float], high: dict[str, float]) -> go.Figure:
+def bars(
+    title: str, unit: str, values: dict[str, float], low: dict[str, float], high: dict[str, float]
+) -> go.Figure:
     """Draw one horizontal bar per name, with its spread."""
     names = list(values)
     error = {

@@ -40,7 +40,10 @@ def main() -> None:
         rounds = args.rounds if not dead else max(3, args.rounds // 3)
         tables[str(dead)] = interleaved(steps, rounds=rounds, against=TOPK)
         for name, row in tables[str(dead)].items():
-            print(f"dead {dead:5d}  {name:32s} {row['ms']:8.1f} ms   {row['ratio']:.2f} times as fast", flush=True)
+            print(
+                f"dead {dead:5d}  {name:32s} {row['ms']:8.1f} ms   {row['ratio']:.2f} times as fast",
+                flush=True,
+            )
     size = {"batch": BATCH, "d_in": D_IN, "d_sae": D_SAE, "k": K, "threads": torch.get_num_threads()}
     write_result(__file__, {"size": size, "rounds": args.rounds, "by_dead_latents": tables})
     rows = tables["0"]
@@ -49,7 +52,7 @@ def main() -> None:
     write_figure(__file__, bars(title, "milliseconds (median, quartiles)", *columns))
 
 
-def _next_step(step, batches) -> None:  # noqa: ANN001
+def _next_step(step, batches) -> None:
     step(next(batches))
 
 

@@ -12,7 +12,6 @@ from sae_lens import SAE, BatchTopKTrainingSAE, TopKSAE, TopKTrainingSAE
 from sae_lens.evals import ExplainedVarianceCalculator
 
 from sae_lens_ext.architectures.head_reshaping import flat_heads
-from sae_lens_ext.architectures.hierarchical_topk import HierarchicalTopKTrainingSAE
 from sae_lens_ext.architectures.inference import assemble_as
 from sae_lens_ext.architectures.validation import FOLDABLE_NORMALIZATIONS, require_positive_int
 from sae_lens_ext.ops import prefix_reconstructions
@@ -32,8 +31,8 @@ def with_k(sae: T_SAE, k: int) -> T_SAE:
 
     Args:
         sae: An SAE that keeps the k largest latents of each token: topk, hierarchical_topk or kron.
-            Below its trained budget a HierarchicalTopK was trained for what it then does; the others
-            were not.
+            Below its trained budget a HierarchicalTopK, or a Kron with `budgets`, was trained for what
+            it then does; the others were not.
         k: The new budget, at most the budget the SAE was trained with.
 
     Returns:
@@ -47,7 +46,7 @@ def with_k(sae: T_SAE, k: int) -> T_SAE:
     require_positive_int("with_k", "k", k, trained_k, "the budget the SAE was trained with")
     cfg = copy.deepcopy(sae.cfg)
     cfg.k = k
-    if isinstance(sae, HierarchicalTopKTrainingSAE) and cfg.budgets != "all":
+    if isinstance(getattr(cfg, "budgets", None), tuple):
         cfg.budgets = (*(budget for budget in cfg.budgets if budget < k), k)
     cfg.metadata[TRAINED_K_METADATA_KEY] = trained_k
     other = assemble_as(type(sae), cfg, sae.state_dict(keep_vars=True))
@@ -179,8 +178,8 @@ def budget_curve(
 
 def _trained_k(sae: SAE[Any]) -> int:
     """Give the largest budget that `sae` was trained with, also if it is another view of it by `with_k`."""
-    trained = sae.cfg.levels[-1] if isinstance(sae, HierarchicalTopKTrainingSAE) else sae.cfg.k
-    return sae.cfg.metadata[TRAINED_K_METADATA_KEY] or trained
+    levels = getattr(sae.cfg, "levels", (sae.cfg.k,))  # those trained, where there are several
+    return sae.cfg.metadata[TRAINED_K_METADATA_KEY] or levels[-1]
 
 
 def _require_topk(sae: SAE[Any], caller: str) -> None:

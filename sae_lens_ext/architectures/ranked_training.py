@@ -3,7 +3,8 @@
 HierarchicalTopK and Kron differ in how they find a token's k best latents. From there on they are one:
 the loss over their budgets, the dead-latent loss and the bookkeeping, which gets the latents as a
 sparse tensor. A hook on the input or the latents wants to see dense tensors and may change them, so
-while one is attached the step goes the dense way, through `encode_with_hidden_pre`.
+while one is attached the step goes the dense way, through `encode_with_hidden_pre`; so it does on
+devices where the sparse operations were never tried.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.ops import dead_latent_loss, multi_budget_loss
+from sae_lens_ext.ops import SPARSE_DEVICES, dead_latent_loss, multi_budget_loss
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
         """
         require_finite_activations(step_input)
         x, n_kept = step_input.sae_in, self.cfg.levels[-1]
-        if is_watched(self):
+        if goes_dense(self):
             dense, hidden_pre = self.encode_with_hidden_pre(x)
             feature_acts = dense.to_dense() if dense.is_sparse else dense
             latents = self._ranked_from_dense(*feature_acts.topk(n_kept, dim=-1))
@@ -158,7 +159,7 @@ def encode_ranked(
     Returns:
         Values and latent indices, each [..., k].
     """
-    if is_watched(sae):  # the hooks want to see, and may change, the dense latents
+    if goes_dense(sae):  # the hooks want to see, and may change, the dense latents
         values, indices = sae.encode(x).topk(sae.cfg.k, dim=-1, sorted=True)
         return values, indices
     inputs = encoder_input(sae, x)
@@ -177,10 +178,11 @@ def input_bias(sae: Any) -> torch.Tensor | None:
     return sae.b_dec if sae.cfg.apply_b_dec_to_input else None
 
 
-def is_watched(sae: Any) -> bool:
-    """Tell whether a hook is attached that sees the encoder's dense tensors."""
+def goes_dense(sae: Any) -> bool:
+    """Tell whether the encoder's dense tensors are needed: a hook sees them, or the device asks for it."""
     watched = (sae.hook_sae_input, sae.hook_sae_acts_pre, sae.hook_sae_acts_post)
-    return any(hook._forward_hooks or hook._backward_hooks for hook in watched)
+    hooked = any(hook._forward_hooks or hook._backward_hooks for hook in watched)
+    return hooked or sae.W_enc.device.type not in SPARSE_DEVICES
 
 
 def as_coo(latents: RankedLatents, d_sae: int) -> torch.Tensor:

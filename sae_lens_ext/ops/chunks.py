@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+SPARSE_DEVICES = ("cpu", "cuda")  # elsewhere bags with weights may be missing
 # On a CPU just under the 32 MiB above which malloc asks the kernel for new, unmapped pages every time.
 FLOATS_PER_CHUNK = {"cpu": 15 * 2**19, "cuda": 2**27}
 

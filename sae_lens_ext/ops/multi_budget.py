@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from sae_lens_ext.ops.budget_gradients import by_rank, by_segment, segment_of_rank
 from sae_lens_ext.ops.by_latent import latent_sums
+from sae_lens_ext.ops.triton_kernels.availability import use_triton
 
 FEW = 1 / 4  # share of the ranks that are levels, up to which segments are faster than single ranks
 
@@ -120,10 +121,16 @@ class _MultiBudgetLoss(torch.autograd.Function):
         unit_rows: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         dtype = torch.promote_types(torch.float32, torch.promote_types(decoder.dtype, target.dtype))
-        z, e, b, x = (t.to(dtype) for t in (values, decoder, bias, target))
-        norms = e.norm(dim=-1) if unit_rows else None
+        if use_triton(decoder, target):
+            from sae_lens_ext.ops.triton_kernels.multi_budget import by_triton  # imports triton
+
+            find, e = by_triton, decoder
+        else:
+            find = by_segment if len(budgets) <= FEW * budgets[-1] else by_rank
+            e = decoder.to(dtype)
+        z, b, x = (t.to(dtype) for t in (values, bias, target))
+        norms = e.norm(dim=-1, dtype=dtype) if unit_rows else None
         z = z if norms is None else z / norms[indices]
-        find = by_segment if len(budgets) <= FEW * budgets[-1] else by_rank
         with torch.autocast(target.device.type, enabled=False):
             found = find(z, indices, e, b, x, budgets)
         ctx.budgets, ctx.dtypes = budgets, [t.dtype for t in (values, decoder, bias, target)]

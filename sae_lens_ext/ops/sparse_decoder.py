@@ -7,6 +7,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from sae_lens_ext.ops.by_latent import latent_sums
+from sae_lens_ext.ops.triton_kernels.availability import use_triton
 
 
 def sparse_decode_naive(values: torch.Tensor, indices: torch.Tensor, decoder: torch.Tensor) -> torch.Tensor:
@@ -36,6 +37,11 @@ def sparse_decode(values: torch.Tensor, indices: torch.Tensor, decoder: torch.Te
         Reconstructions without bias, shape [B, d]; differentiable once, in `values` and `decoder`.
     """
     values = values.to(decoder.dtype)
+    if use_triton(decoder):
+        from sae_lens_ext.ops.triton_kernels.sparse_decode import SparseDecode  # imports triton
+
+        decoded: torch.Tensor = SparseDecode.apply(values, indices, decoder)
+        return decoded
     # The bag differentiates the values well; of the table it would make a slow gradient, so ours is grafted on.
     out = embedding_bag(indices, decoder.detach(), per_sample_weights=values, mode="sum")
     grafted: torch.Tensor = _DecoderGradient.apply(out, values.detach(), indices, decoder)

@@ -145,6 +145,12 @@ KRON = ArchitectureCase(
     normalizations=ANY_ORDER,
     encodes_sparsely=True,
 )
+KRON_WITH_BUDGETS = dataclasses.replace(
+    KRON,
+    settings=lambda: {"k": K, "base_dim": 2, "extension_dim": 4, "budgets": "all"},
+    list_settings={"budgets": [1, 2, K]},
+    variant="with budgets",
+)
 RESIDUAL = ArchitectureCase(
     "residual",
     lambda: {"k": K, "base_path": str(residual_base()), "topk_threshold_lr": 0.3},
@@ -167,6 +173,15 @@ RESIDUAL_STACK_ON_TOPK = dataclasses.replace(
     RESIDUAL_STACK, build=residual_stack(TOPK), variant="on a TopK base"
 )
 
-CASES = (TOPK, BATCHTOPK, HIERARCHICAL_TOPK, KRON, RESIDUAL, RESIDUAL_STACK, RESIDUAL_STACK_ON_TOPK)
+CASES = (
+    TOPK,
+    BATCHTOPK,
+    HIERARCHICAL_TOPK,
+    KRON,
+    KRON_WITH_BUDGETS,
+    RESIDUAL,
+    RESIDUAL_STACK,
+    RESIDUAL_STACK_ON_TOPK,
+)
 TRAINED = tuple(case for case in CASES if case.build is None)
 OURS = tuple(case for case in CASES if case not in (TOPK, BATCHTOPK))

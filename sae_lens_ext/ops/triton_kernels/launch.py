@@ -22,7 +22,7 @@ def blocks(d: int) -> tuple[int, int]:
     return -(-d // width), width
 
 
-def launch(kernel: Any, n_tokens: int, d: int, *arguments: Any) -> None:
+def _launch(kernel: Any, n_tokens: int, d: int, *arguments: Any) -> None:
     """Run a kernel with one program per token and block of columns.
 
     Args:
@@ -36,3 +36,7 @@ def launch(kernel: Any, n_tokens: int, d: int, *arguments: Any) -> None:
     with torch.cuda.device_of(laid_out[0]):
         # Of a grid's axes the first varies fastest, and it alone may have more than 65,535 programs.
         kernel[n_tokens, n_blocks](*laid_out, d, WIDTH=width, num_warps=WARPS)
+
+
+# A compiled training step leaves its graph here instead of tracing into the launch. (The decorator is untyped.)
+launch: Any = torch.compiler.disable(_launch)

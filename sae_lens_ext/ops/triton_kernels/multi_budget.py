@@ -14,7 +14,6 @@ size [B, K, d] is written.
 """
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import triton
@@ -38,11 +37,11 @@ def _multi_budget_kernel(
     d_decoder: tl.tensor,
     d_target: tl.tensor,
     reconstruction: tl.tensor,
-    weight: tl.tensor,
-    n_tokens: tl.tensor,
-    n_values: tl.tensor,
-    n_ranks: tl.tensor,
-    d: tl.tensor,
+    weight: float,
+    n_tokens: int,
+    n_values: int,
+    n_ranks: int,
+    d: int,
     WIDTH: tl.constexpr,
 ) -> None:
     """Pass through the ranks of one token twice; `loss` is [blocks, B] and `d_values` [blocks, B, n_ranks]."""

@@ -19,8 +19,8 @@ def _decode_kernel(
     indices: tl.tensor,
     decoder: tl.tensor,
     out: tl.tensor,
-    n_ranks: tl.tensor,
-    d: tl.tensor,
+    n_ranks: int,
+    d: int,
     WIDTH: tl.constexpr,
 ) -> None:
     """Decode one block of columns of one token."""
@@ -44,9 +44,9 @@ def _gradients_kernel(
     decoder: tl.tensor,
     d_values: tl.tensor,
     d_decoder: tl.tensor,
-    n_tokens: tl.tensor,
-    n_ranks: tl.tensor,
-    d: tl.tensor,
+    n_tokens: int,
+    n_ranks: int,
+    d: int,
     WIDTH: tl.constexpr,
 ) -> None:
     """Add one block of columns of one token to the gradients; `d_values` is [blocks, B, k]."""
