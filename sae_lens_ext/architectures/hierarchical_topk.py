@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from sae_lens import SAEConfig, TopKSAEConfig, TopKTrainingSAEConfig
-from sae_lens.saes.topk_sae import TopK
 from torch import nn
 from typing_extensions import override
 
 from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
 from sae_lens_ext.architectures.ranked_training import (
     DeadLatents,
+    LowestIndexTopK,
     RankedLatents,
     RankedTrainingSAE,
     encode_ranked,
@@ -110,7 +110,7 @@ class HierarchicalTopKTrainingSAE(RankedTrainingSAE):
 
     @override
     def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        return TopK(self.cfg.levels[-1], use_sparse_activations=self.cfg.use_sparse_activations)
+        return LowestIndexTopK(self.cfg.levels[-1], use_sparse_activations=self.cfg.use_sparse_activations)
 
     def encode_sparse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode to the k latents that are kept, largest first.

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from sae_lens import SAE, SAEConfig, TopKSAE, TopKSAEConfig, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput
-from sae_lens.saes.topk_sae import TopK
 from torch import nn
 from typing_extensions import override
 
 from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
 from sae_lens_ext.architectures.ranked_training import (
     DeadLatents,
+    LowestIndexTopK,
     RankedLatents,
     RankedTrainingSAE,
     encode_ranked,
@@ -289,6 +289,10 @@ class KronSAE(_KronEncoder, TopKSAE):
     cfg: KronSAEConfig  # type: ignore[assignment]
 
     @override
+    def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return LowestIndexTopK(self.cfg.k)
+
+    @override
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Encode activations [..., d_in] to latents [..., d_sae], at most k of a token's not zero."""
         return self.hook_sae_acts_post(self.activation_fn(self._scores(self._fused_pre_latents(x))))
@@ -312,7 +316,7 @@ class KronTrainingSAE(_KronEncoder, RankedTrainingSAE):
 
     @override
     def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        return TopK(self.cfg.levels[-1])
+        return LowestIndexTopK(self.cfg.levels[-1])
 
     def encode_sparse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode to the latents that are kept; see KronSAE. Slots beyond the largest budget have value 0."""

@@ -31,6 +31,7 @@ class HasLevels:
 
 
 def _checked(owner: str, budgets: Any, k: int) -> Budgets:
+    budgets = budgets.tolist() if hasattr(budgets, "tolist") else budgets  # an array or a tensor
     remedy = f'Give "all" for every budget from 1 to k = {k}, or increasing whole numbers such as (1, {k}).'
     if budgets == "all" or budgets == ["all"] or budgets == ("all",):
         return "all"

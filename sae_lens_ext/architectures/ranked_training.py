@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from sae_lens import TopKTrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens.saes.topk_sae import TopK
 from typing_extensions import override
 
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.ops import SPARSE_DEVICES, dead_latent_loss, multi_budget_loss
+from sae_lens_ext.ops import dead_latent_loss, has_bags, multi_budget_loss, top_k
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,13 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
         require_finite_activations(step_input)
         x, n_kept = step_input.sae_in, self.cfg.levels[-1]
         if goes_dense(self):
-            dense, hidden_pre = self.encode_with_hidden_pre(x)
-            feature_acts = dense.to_dense() if dense.is_sparse else dense
-            latents = self._ranked_from_dense(*feature_acts.topk(n_kept, dim=-1))
+            feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
+            latents = self._ranked_from_dense(*_top_k_of_acts(feature_acts, n_kept))
             feature_acts = feature_acts.detach()
         else:
             latents = self._rank(encoder_input(self, x), n_kept)
             feature_acts = hidden_pre = as_coo(latents, self.cfg.d_sae)
-        mse_loss, sae_out = multi_budget_loss(
+        mse_loss, reconstruction = multi_budget_loss(
             latents.weights,
             latents.indices,
             self.W_dec,
@@ -101,14 +101,14 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
             self.cfg.levels,
             unit_rows=self.unit_rows,
         )
-        sae_out = self.hook_sae_recons(sae_out)
+        sae_out = self.hook_sae_recons(reconstruction)
         return train_step_output(
             step_input,
             sae_out=sae_out,
             feature_acts=feature_acts,
             hidden_pre=hidden_pre,
             mse_loss=mse_loss,
-            aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out),
+            aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, reconstruction),
             metrics={"mse_loss_full_budget": lambda: (sae_out - x).pow(2).sum(dim=-1).mean()},
         )
 
@@ -146,6 +146,17 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
         return {"auxiliary_reconstruction_loss": loss}
 
 
+class LowestIndexTopK(TopK):
+    """SAELens' TopK with a rule for ties: between equals the latent with the lower index is kept."""
+
+    @override
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        indices = top_k(flat.detach(), self.k)[1]
+        kept = torch.zeros_like(flat).scatter(1, indices, flat.gather(1, indices).relu()).view_as(x)
+        return super().forward(kept) if self.use_sparse_activations else kept
+
+
 def encode_ranked(
     sae: Any, x: torch.Tensor, rank: Callable[[torch.Tensor, int], RankedLatents]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,12 +171,18 @@ def encode_ranked(
         Values and latent indices, each [..., k].
     """
     if goes_dense(sae):  # the hooks want to see, and may change, the dense latents
-        values, indices = sae.encode(x).topk(sae.cfg.k, dim=-1, sorted=True)
-        return values, indices
+        return _top_k_of_acts(sae.encode(x), sae.cfg.k)
     inputs = encoder_input(sae, x)
     latents = rank(inputs.reshape(-1, inputs.shape[-1]), sae.cfg.k)
     shape = (*inputs.shape[:-1], sae.cfg.k)
     return latents.acts.view(shape), latents.indices.view(shape)
+
+
+def _top_k_of_acts(feature_acts: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the k largest of dense or COO latents [..., d_sae], each [..., k], differentiable in the values."""
+    dense = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
+    indices = top_k(dense.detach().reshape(-1, dense.shape[-1]), k)[1].view(*dense.shape[:-1], k)
+    return dense.gather(-1, indices), indices
 
 
 def encoder_input(sae: Any, x: torch.Tensor) -> torch.Tensor:
@@ -181,8 +198,8 @@ def input_bias(sae: Any) -> torch.Tensor | None:
 def goes_dense(sae: Any) -> bool:
     """Tell whether the encoder's dense tensors are needed: a hook sees them, or the device asks for it."""
     watched = (sae.hook_sae_input, sae.hook_sae_acts_pre, sae.hook_sae_acts_post)
-    hooked = any(hook._forward_hooks or hook._backward_hooks for hook in watched)
-    return hooked or sae.W_enc.device.type not in SPARSE_DEVICES
+    hooked = any(h._forward_pre_hooks or h._forward_hooks or h._backward_hooks for h in watched)
+    return hooked or not has_bags(sae.W_enc.device)
 
 
 def as_coo(latents: RankedLatents, d_sae: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The arithmetic below the architectures; each fast form stands beside the naive one it must equal."""
 
 from sae_lens_ext.ops.by_latent import latent_sums, latent_sums_naive
-from sae_lens_ext.ops.chunks import SPARSE_DEVICES
+from sae_lens_ext.ops.chunks import has_bags
 from sae_lens_ext.ops.dead_latents import dead_latent_loss, dead_latent_loss_naive
 from sae_lens_ext.ops.kron_encoder import kron_encode, kron_encode_naive, parent_columns
 from sae_lens_ext.ops.kronecker import mand, split_pre_latents
@@ -10,13 +10,14 @@ from sae_lens_ext.ops.multi_budget import (
     multi_budget_loss_naive,
     prefix_reconstructions,
 )
+from sae_lens_ext.ops.ranking import top_k, top_k_naive
 from sae_lens_ext.ops.sparse_decoder import sparse_decode, sparse_decode_naive
 from sae_lens_ext.ops.topk_encoder import topk_encode, topk_encode_naive
 
 __all__ = [
-    "SPARSE_DEVICES",
     "dead_latent_loss",
     "dead_latent_loss_naive",
+    "has_bags",
     "kron_encode",
     "kron_encode_naive",
     "latent_sums",
@@ -29,6 +30,8 @@ __all__ = [
     "sparse_decode",
     "sparse_decode_naive",
     "split_pre_latents",
+    "top_k",
+    "top_k_naive",
     "topk_encode",
     "topk_encode_naive",
 ]

@@ -77,8 +77,9 @@ def by_segment(
     for tokens in chunks(len(target), n_levels * d, target.device):
         z, latents = values[tokens, :n_ranks].detach().clone(), indices[tokens, :n_ranks]
         first = n_ranks * torch.arange(len(z), device=z.device).unsqueeze(1)
-        with torch.enable_grad():  # the bag's own gradient in its weights is ∂/∂z
-            z.requires_grad_()
+        differentiable = not torch.is_inference_mode_enabled()
+        with torch.set_grad_enabled(differentiable):  # the bag's own gradient in its weights is ∂/∂z
+            z.requires_grad_(differentiable)
             segments = embedding_bag(
                 latents.flatten(),
                 decoder,
@@ -96,7 +97,8 @@ def by_segment(
         for level in reversed(range(n_levels - 1)):
             summed[:, level] += summed[:, level + 1]
         summed *= 2 * weight
-        (d_values[tokens, :n_ranks],) = torch.autograd.grad(segments, z, summed.flatten(0, 1))
+        if differentiable:
+            (d_values[tokens, :n_ranks],) = torch.autograd.grad(segments, z, summed.flatten(0, 1))
     return BudgetGradients(weight * loss, d_values, -errors[:, 0], reconstruction, errors=errors)
 
 

@@ -56,9 +56,12 @@ def dead_latent_loss(
 ) -> torch.Tensor:
     """Do as `dead_latent_loss_naive` in chunks of tokens; the gradients are found together with the loss.
 
-    Args and Returns: as the naive form's; differentiable once, in the parameters and the rows.
+    Args and Returns: as the naive form's; differentiable once, in x, the parameters and the rows.
     """
-    loss: torch.Tensor = _DeadLatentLoss.apply(activations, x, error, k, rank_scale, rows, *parameters)
+    differentiable = torch.is_grad_enabled()
+    loss: torch.Tensor = _DeadLatentLoss.apply(
+        differentiable, activations, error, k, rank_scale, x, rows, *parameters
+    )
     return loss
 
 
@@ -66,31 +69,43 @@ class _DeadLatentLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        differentiable: bool,
         activations: Callable[..., torch.Tensor],
-        x: torch.Tensor,
         error: torch.Tensor,
         k: int,
         rank_scale: torch.Tensor | None,
+        x: torch.Tensor,
         *weights: torch.Tensor,
     ) -> torch.Tensor:
-        rows, *parameters = leaves = [w.detach().requires_grad_() for w in weights]
-        loss = torch.zeros((), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        gradients = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in leaves]
+        of_x = differentiable and ctx.needs_input_grad[5]
+        of_weights = differentiable and any(ctx.needs_input_grad[6:])
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        loss = torch.zeros((), dtype=dtype, device=x.device)
+        rows, *parameters = leaves = [w.detach().requires_grad_() if of_weights else w for w in weights]
+        gradients = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
+        d_x = torch.zeros_like(x) if of_x else None
         # About four matrices as wide as the dead latents are many live at a time.
         for tokens in chunks(len(x), 4 * len(rows), x.device):
-            share = len(x[tokens]) / len(x)
-            with torch.enable_grad():
+            x_chunk = x[tokens].detach().requires_grad_() if of_x else x[tokens]
+            share = len(x_chunk) / len(x)
+            with torch.set_grad_enabled(of_x or of_weights):
                 of_chunk = share * dead_latent_loss_naive(
-                    activations, x[tokens], error[tokens], tuple(parameters), rows, k, rank_scale
+                    activations, x_chunk, error[tokens], tuple(parameters), rows, k, rank_scale
                 )
-            found = torch.autograd.grad(of_chunk, leaves, allow_unused=True, materialize_grads=True)
-            for gradient, more in zip(gradients, found, strict=True):
-                gradient += more
             loss += of_chunk.detach()
-        ctx.save_for_backward(*(g.to(w.dtype) for g, w in zip(gradients, weights, strict=True)))
+            wanted = [*([x_chunk] if of_x else []), *(leaves if of_weights else [])]
+            if not wanted:
+                continue
+            found = list(torch.autograd.grad(of_chunk, wanted, allow_unused=True, materialize_grads=True))
+            if d_x is not None:
+                d_x[tokens] = found.pop(0)
+            for gradient, more in zip(gradients, found, strict=False):
+                gradient += more
+        ctx.save_for_backward(d_x, *(g.to(w.dtype) for g, w in zip(gradients, weights, strict=True)))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        return *[None] * 5, *(g * d_loss.to(g.dtype) for g in ctx.saved_tensors)
+        scaled = (None if g is None else g * d_loss.to(g.dtype) for g in ctx.saved_tensors)
+        return *[None] * 5, *scaled

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from sae_lens_ext.ops.budget_gradients import by_rank, by_segment, segment_of_rank
 from sae_lens_ext.ops.by_latent import latent_sums
+from sae_lens_ext.ops.chunks import has_bags
 from sae_lens_ext.ops.triton_kernels.availability import use_triton
 
 FEW = 1 / 4  # share of the ranks that are levels, up to which segments are faster than single ranks
@@ -126,7 +127,8 @@ class _MultiBudgetLoss(torch.autograd.Function):
 
             find, e = by_triton, decoder
         else:
-            find = by_segment if len(budgets) <= FEW * budgets[-1] else by_rank
+            few = len(budgets) <= FEW * budgets[-1] and has_bags(target.device)
+            find = by_segment if few else by_rank
             e = decoder.to(dtype)
         z, b, x = (t.to(dtype) for t in (values, bias, target))
         norms = e.norm(dim=-1, dtype=dtype) if unit_rows else None

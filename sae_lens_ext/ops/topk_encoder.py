@@ -42,8 +42,8 @@ def topk_encode_naive(
     """
     pre = (x if b_in is None else x - b_in) @ W_enc + b_enc
     ranked = pre if rank_scale is None else pre * rank_scale
-    indices = top_k_naive(ranked, k)[1]
-    return pre.gather(1, indices).relu(), indices
+    scores, indices = top_k_naive(ranked, k)
+    return torch.where(scores > 0, pre.gather(1, indices), 0), indices
 
 
 def topk_encode(
@@ -131,8 +131,9 @@ def encoder_gradients(
     """
     needs_x, needs_W, needs_b, needs_b_in = needed
     d_x = d_W = d_b_in = None
-    d_b = torch.zeros(W_enc.shape[1], dtype=d_pre.dtype, device=d_pre.device)
-    d_b.index_add_(0, columns.flatten(), d_pre.flatten())
+    dtype = torch.promote_types(d_pre.dtype, torch.float32)  # half precision would stop growing
+    d_b = torch.zeros(W_enc.shape[1], dtype=dtype, device=d_pre.device)
+    d_b.index_add_(0, columns.flatten(), d_pre.flatten().to(dtype))
     if needs_x:
         d_x = embedding_bag(columns, W_enc.T, per_sample_weights=d_pre.to(W_enc.dtype), mode="sum").to(
             x.dtype

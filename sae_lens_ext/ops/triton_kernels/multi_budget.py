@@ -13,8 +13,6 @@ undoing R_{a−1} = R_a − z_a e_a on the way; at the end ∂L/∂x = −D_1. S
 size [B, K, d] is written.
 """
 
-from functools import lru_cache
-
 import torch
 import triton
 import triton.language as tl
@@ -103,7 +101,9 @@ def by_triton(
     d_decoder = decoder.new_zeros(decoder.shape, dtype=torch.float32)
     d_target = target.new_empty(target.shape, dtype=torch.float32)
     reconstruction = torch.empty_like(d_target)
-    inputs = (values, indices, decoder, bias, target, _level_mask(budgets, target.device))
+    levels = set(budgets)
+    is_level = torch.tensor([j in levels for j in range(1, n_ranks + 1)], dtype=torch.int8)
+    inputs = (values, indices, decoder, bias, target, is_level.to(target.device, non_blocking=True))
     outputs = (loss, d_values, d_decoder, d_target, reconstruction)
     weight = 1 / (len(budgets) * max(n_tokens, 1))
     launch(_multi_budget_kernel, n_tokens, d, *inputs, *outputs, weight, n_tokens, n_values, n_ranks)
@@ -114,11 +114,3 @@ def by_triton(
         reconstruction=reconstruction,
         decoder=d_decoder,
     )
-
-
-@lru_cache(maxsize=64)  # the same levels at every step: no copy to the device each time
-def _level_mask(budgets: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """1 at the ranks that are levels, else 0, shape [max(J)]."""
-    mask = torch.zeros(budgets[-1], dtype=torch.int8)
-    mask[[j - 1 for j in budgets]] = 1
-    return mask.to(device)
