@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # then Triton interprets the kernels, if it is told before it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from datasets import Dataset
 from sae_lens import HookedSAETransformer
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
