@@ -23,6 +23,8 @@ SIZES = {
     "B 8192, F 131072": {"batch": 8192, "d_in": 576, "d_sae": 2**17, "k": 64, "dead": 0},
 }
 NAMES = (TOPK, MATRYOSHKA, KRON, KRON_BUDGETS, HIERARCHICAL, POWERS, PLAIN)
+LARGE_NAMES = (TOPK, KRON, HIERARCHICAL)  # the rest would only take long
+LARGE = 2**15  # latents
 LIMIT_GIB = 20  # of address space per process, so that a step that needs more fails instead of the machine
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     tables: dict[str, dict[str, dict]] = {}
     for size in SIZES:
         tables[size] = {}
-        for name in NAMES:
+        for name in NAMES if SIZES[size]["d_sae"] < LARGE else LARGE_NAMES:
             tables[size][name] = _in_own_process(size, name)
             print(f"{size:36s} {name:34s} {tables[size][name]}", flush=True)
     write_result(__file__, {"sizes": SIZES, "limit_gib": LIMIT_GIB, "peak": tables})

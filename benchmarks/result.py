@@ -31,9 +31,15 @@ def bars(
         "array": [high[name] - values[name] for name in names],
         "arrayminus": [values[name] - low[name] for name in names],
     }
-    text = [f"{values[name]:.3g}" for name in names]
+    text = [f"{values[name]:,.0f}" for name in names]
     bar = go.Bar(
-        x=list(values.values()), y=names, orientation="h", error_x=error, text=text, textposition="inside"
+        x=list(values.values()),
+        y=names,
+        orientation="h",
+        error_x=error,
+        text=text,
+        textposition="inside",
+        insidetextanchor="start",
     )
     figure = go.Figure(bar)
     figure.update_layout(title=title, xaxis_title=unit, yaxis={"autorange": "reversed"})

@@ -19,7 +19,8 @@ from sae_lens_ext.ops.by_latent import latent_sums
 from sae_lens_ext.ops.chunks import has_bags
 from sae_lens_ext.ops.triton_kernels.availability import use_triton
 
-FEW = 1 / 4  # share of the ranks that are levels, up to which segments are faster than single ranks
+# Up to this share of the ranks, levels are faster by segment; up to this number they keep [B, |J|, d] small.
+FEW, FEW_AT_MOST = 1 / 3, 32
 
 
 def prefix_reconstructions(
@@ -127,7 +128,7 @@ class _MultiBudgetLoss(torch.autograd.Function):
 
             find, e = by_triton, decoder
         else:
-            few = len(budgets) <= FEW * budgets[-1] and has_bags(target.device)
+            few = len(budgets) <= max(1, min(FEW * budgets[-1], FEW_AT_MOST)) and has_bags(target.device)
             find = by_segment if few else by_rank
             e = decoder.to(dtype)
         z, b, x = (t.to(dtype) for t in (values, bias, target))

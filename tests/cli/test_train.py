@@ -48,6 +48,7 @@ def words(out: Path, *more: str, d_in: int = 16) -> list[str]:
     ("flags", "expected"),
     [
         (["--architecture", "kron", "--sae.k", "4", "--sae.extension_dim", "3"], KronSAE),
+        (["--architecture", "kron", "--sae.k", "4", "--sae.budgets", "1", "2", "4"], KronSAE),
         (["--architecture", "hierarchical_topk", "--k", "4", "--sae.budgets", "1", "2", "4"], TopKSAE),
         (["--architecture", "hierarchical_topk", "--sae.k", "4", "--sae.budgets", "all"], TopKSAE),
     ],

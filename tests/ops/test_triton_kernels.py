@@ -272,6 +272,8 @@ def test_use_triton_is_for_supported_gpus_and_orderless_sums(monkeypatch: pytest
     assert use_triton(stand_in())
     with patch.object(availability, "IS_INSTALLED", False):
         assert not use_triton(stand_in())
+    with patch.dict("os.environ", {availability.SWITCH: "0"}):
+        assert not use_triton(stand_in())
     torch.use_deterministic_algorithms(True)
     try:
         assert not use_triton(stand_in())
