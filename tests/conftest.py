@@ -21,6 +21,7 @@ if not torch.cuda.is_available():  # then Triton interprets the kernels, if it i
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from datasets import Dataset
+from hypothesis import settings
 from sae_lens import HookedSAETransformer
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -30,6 +31,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 # The tensors are tiny: threads cost more than they bring, and xdist's workers share the cores.
 torch.set_num_threads(1)
+
+# On a busy machine any example may take long once; nothing here asserts a time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 VOCABULARY = ["<|endoftext|>", "<unk>", *(f"w{i}" for i in range(30))]
 CONTEXT = 16
