@@ -109,14 +109,14 @@ def _limit(name: str, gflops: float, gigabytes: float) -> dict[str, float]:
     """Give the least milliseconds that a step of this kind needs.
 
     Matrix products: the encoder, forward only, because its gradient is k-sparse; for SAELens' TopK the six
-    dense products of its step. Memory: parameters, gradients and Adam's two moments are each read and
-    written once, the k rows of each token are read twice (decode, and gradient of the latents), the
-    gradients of encoder and decoder read k rows of a [B, d] matrix per token.
+    dense products of its step. Memory: parameters and Adam's two moments are each read and written once,
+    the gradients written once, and the k decoder rows of each token read twice (to decode, and for the
+    latents' gradient). What fits into the caches, such as the [B, d] rows of the weight gradients, is free.
     """
     width = F // 2 if name == KRON else F  # m = n = 4
     products = 6 * B * D * F if name == TOPK else B * D * width
     parameters = D * (F + width)
-    rows = 0 if name == TOPK else 4 * B * K * D
+    rows = 0 if name == TOPK else 2 * B * K * D
     return {
         "matrix products": round(2e3 * products / (gflops * 1e9), 1),
         "parameters": round(1e3 * 4 * 7 * parameters / (gigabytes * 1e9), 1),

@@ -17,7 +17,7 @@ from saes import HIERARCHICAL, KRON, PLAIN, POWERS, TOPK, make, trainer
 D_IN = 576
 BASE = {"batch": 2048, "d_sae": 2**14, "k": 64}
 SWEEPS = {
-    "d_sae": [2**i for i in range(12, 18)],
+    "d_sae": [2**i for i in range(11, 18)],
     "k": [16, 32, 64, 128, 256],
     "batch": [512, 1024, 2048, 4096, 8192],
 }
