@@ -13,6 +13,7 @@ from sae_lens.evals import ExplainedVarianceCalculator
 
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.inference import assemble_as
+from sae_lens_ext.architectures.levels import largest_budget
 from sae_lens_ext.architectures.validation import FOLDABLE_NORMALIZATIONS, require_positive_int
 from sae_lens_ext.ops import prefix_reconstructions
 
@@ -178,8 +179,7 @@ def budget_curve(
 
 def _trained_k(sae: SAE[Any]) -> int:
     """Give the largest budget that `sae` was trained with, also if it is another view of it by `with_k`."""
-    levels = getattr(sae.cfg, "levels", (sae.cfg.k,))  # those trained, where there are several
-    return sae.cfg.metadata[TRAINED_K_METADATA_KEY] or levels[-1]
+    return sae.cfg.metadata[TRAINED_K_METADATA_KEY] or largest_budget(sae.cfg)
 
 
 def _require_topk(sae: SAE[Any], caller: str) -> None:

@@ -22,14 +22,13 @@ from torch import nn
 from typing_extensions import override
 
 from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
-from sae_lens_ext.architectures.ranked_training import (
-    DeadLatents,
+from sae_lens_ext.architectures.ranked_latents import (
     LowestIndexTopK,
     RankedLatents,
-    RankedTrainingSAE,
     encode_ranked,
     input_bias,
 )
+from sae_lens_ext.architectures.ranked_training import DeadLatents, RankedTrainingSAE
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
     RefusesUnknownFields,
@@ -123,10 +122,7 @@ class HierarchicalTopKTrainingSAE(RankedTrainingSAE):
             equals the lower index comes first. With fewer than k positive latents the unused slots have
             value 0, as have those beyond the largest of the budgets.
         """
-        values, indices = encode_ranked(self, x, self._rank)
-        return values.masked_fill(
-            torch.arange(self.cfg.k, device=x.device) >= self.cfg.levels[-1], 0
-        ), indices
+        return encode_ranked(self, x, self._rank)
 
     @override
     def _rank(self, x: torch.Tensor, k: int) -> RankedLatents:

@@ -25,14 +25,13 @@ from torch import nn
 from typing_extensions import override
 
 from sae_lens_ext.architectures.levels import BUDGETS_ARGUMENT, Budgets, HasLevels
-from sae_lens_ext.architectures.ranked_training import (
-    DeadLatents,
+from sae_lens_ext.architectures.ranked_latents import (
     LowestIndexTopK,
     RankedLatents,
-    RankedTrainingSAE,
     encode_ranked,
     input_bias,
 )
+from sae_lens_ext.architectures.ranked_training import DeadLatents, RankedTrainingSAE
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
     RefusesUnknownFields,
@@ -220,7 +219,7 @@ class _KronEncoder(SAE[Any]):
         Returns:
             Values and their flat latent indices, each [..., k], sorted by value, descending; between
             equals the lower index comes first. With fewer than k latents whose parents are both on, the
-            unused slots have value 0.
+            unused slots have value 0, as have those beyond the largest of the budgets trained.
         """
         return encode_ranked(self, x, self._rank)
 
@@ -317,13 +316,6 @@ class KronTrainingSAE(_KronEncoder, RankedTrainingSAE):
     @override
     def get_activation_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
         return LowestIndexTopK(self.cfg.levels[-1])
-
-    def encode_sparse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode to the latents that are kept; see KronSAE. Slots beyond the largest budget have value 0."""
-        values, indices = super().encode_sparse(x)
-        return values.masked_fill(
-            torch.arange(self.cfg.k, device=x.device) >= self.cfg.levels[-1], 0
-        ), indices
 
     @override
     def encode_with_hidden_pre(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,6 +30,11 @@ class HasLevels:
         self.budgets = None if self.budgets is None else _checked(type(self).__name__, self.budgets, self.k)
 
 
+def largest_budget(cfg: Any) -> int:
+    """Give the largest budget that an SAE with this configuration was trained for; k without `levels`."""
+    return getattr(cfg, "levels", (cfg.k,))[-1]
+
+
 def _checked(owner: str, budgets: Any, k: int) -> Budgets:
     budgets = budgets.tolist() if hasattr(budgets, "tolist") else budgets  # an array or a tensor
     remedy = f'Give "all" for every budget from 1 to k = {k}, or increasing whole numbers such as (1, {k}).'

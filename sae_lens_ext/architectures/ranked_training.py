@@ -2,9 +2,8 @@
 
 HierarchicalTopK and Kron differ in how they find a token's k best latents. From there on they are one:
 the loss over their budgets, the dead-latent loss and the bookkeeping, which gets the latents as a
-sparse tensor. A hook on the input or the latents wants to see dense tensors and may change them, so
-while one is attached the step goes the dense way, through `encode_with_hidden_pre`; so it does on
-devices where the sparse operations were never tried.
+sparse tensor. Where dense tensors are wanted (`goes_dense`), the step makes them with
+`encode_with_hidden_pre`.
 """
 
 from abc import ABC, abstractmethod
@@ -15,23 +14,17 @@ from typing import Any
 import torch
 from sae_lens import TopKTrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from sae_lens.saes.topk_sae import TopK
 from typing_extensions import override
 
+from sae_lens_ext.architectures.ranked_latents import (
+    RankedLatents,
+    as_coo,
+    encoder_input,
+    goes_dense,
+    top_k_of_acts,
+)
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.ops import dead_latent_loss, has_bags, multi_budget_loss, top_k
-
-
-@dataclass(frozen=True)
-class RankedLatents:
-    """The latents that each token keeps, in descending order."""
-
-    acts: torch.Tensor
-    """Activations as `encode` gives them, shape [B, K]; 0 in slots left over."""
-    weights: torch.Tensor
-    """What the decoder rows are multiplied with, shape [B, K]."""
-    indices: torch.Tensor
-    """Latent indices, distinct within a token, shape [B, K]."""
+from sae_lens_ext.ops import dead_latent_loss, multi_budget_loss
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
         x, n_kept = step_input.sae_in, self.cfg.levels[-1]
         if goes_dense(self):
             feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
-            latents = self._ranked_from_dense(*_top_k_of_acts(feature_acts, n_kept))
+            latents = self._ranked_from_dense(*top_k_of_acts(feature_acts, n_kept))
             feature_acts = feature_acts.detach()
         else:
             latents = self._rank(encoder_input(self, x), n_kept)
@@ -144,71 +137,3 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
             )
             loss = self.cfg.aux_loss_coefficient * min(n_dead / (x.shape[-1] // 2), 1.0) * loss
         return {"auxiliary_reconstruction_loss": loss}
-
-
-class LowestIndexTopK(TopK):
-    """SAELens' TopK with a rule for ties: between equals the latent with the lower index is kept."""
-
-    @override
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        indices = top_k(flat.detach(), self.k)[1]
-        kept = torch.zeros_like(flat).scatter(1, indices, flat.gather(1, indices).relu()).view_as(x)
-        return super().forward(kept) if self.use_sparse_activations else kept
-
-
-def encode_ranked(
-    sae: Any, x: torch.Tensor, rank: Callable[[torch.Tensor, int], RankedLatents]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the k latents of each token as `encode_sparse` documents it.
-
-    Args:
-        sae: An SAE with `cfg.k`.
-        x: Activations, shape [..., d_in].
-        rank: Finds the k best latents of the encoder's input [B, d_in].
-
-    Returns:
-        Values and latent indices, each [..., k].
-    """
-    if goes_dense(sae):  # the hooks want to see, and may change, the dense latents
-        return _top_k_of_acts(sae.encode(x), sae.cfg.k)
-    inputs = encoder_input(sae, x)
-    latents = rank(inputs.reshape(-1, inputs.shape[-1]), sae.cfg.k)
-    shape = (*inputs.shape[:-1], sae.cfg.k)
-    return latents.acts.view(shape), latents.indices.view(shape)
-
-
-def _top_k_of_acts(feature_acts: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the k largest of dense or COO latents [..., d_sae], each [..., k], differentiable in the values."""
-    dense = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
-    indices = top_k(dense.detach().reshape(-1, dense.shape[-1]), k)[1].view(*dense.shape[:-1], k)
-    return dense.gather(-1, indices), indices
-
-
-def encoder_input(sae: Any, x: torch.Tensor) -> torch.Tensor:
-    """Prepare activations as `SAE.process_sae_in` does, short of its hook and of subtracting b_dec."""
-    return sae.run_time_activation_norm_fn_in(sae.reshape_fn_in(x.to(sae.dtype)))
-
-
-def input_bias(sae: Any) -> torch.Tensor | None:
-    """Give what is still to be subtracted from `encoder_input`, or None."""
-    return sae.b_dec if sae.cfg.apply_b_dec_to_input else None
-
-
-def goes_dense(sae: Any) -> bool:
-    """Tell whether the encoder's dense tensors are needed: a hook sees them, or the device asks for it."""
-    watched = (sae.hook_sae_input, sae.hook_sae_acts_pre, sae.hook_sae_acts_post)
-    hooked = any(h._forward_pre_hooks or h._forward_hooks or h._backward_hooks for h in watched)
-    return hooked or not has_bags(sae.W_enc.device)
-
-
-def as_coo(latents: RankedLatents, d_sae: int) -> torch.Tensor:
-    """Give the latents as a detached sparse tensor [B, d_sae], for SAELens' bookkeeping."""
-    n_tokens, k = latents.indices.shape
-    token = torch.arange(n_tokens, device=latents.indices.device).repeat_interleave(k)
-    return torch.sparse_coo_tensor(
-        torch.stack((token, latents.indices.flatten())),
-        latents.acts.detach().flatten(),
-        (n_tokens, d_sae),
-        check_invariants=False,
-    )

@@ -26,22 +26,3 @@ def chunks(tokens: int, floats_per_token: int, device: torch.device | None = Non
 def has_bags(device: torch.device) -> bool:
     """Tell whether the operations that sum weighted bags of rows may be used on a device."""
     return device.type in SPARSE_DEVICES
-
-
-class Encoder:
-    """x ↦ W_encᵀ(x − b_in) + b_enc for chunk after chunk, in autocast's precision where that is on."""
-
-    def __init__(self, W_enc: torch.Tensor, b_enc: torch.Tensor, b_in: torch.Tensor | None = None) -> None:
-        self.b_enc, self.b_in = b_enc, b_in
-        device_type = W_enc.device.type
-        if torch.is_autocast_enabled(device_type):  # once, not once a chunk
-            W_enc = W_enc.to(torch.get_autocast_dtype(device_type))
-        self.W_enc = W_enc
-        self.dtype = torch.promote_types(W_enc.dtype, b_enc.dtype)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Encode activations [t, d] to pre-activations [t, F]."""
-        if self.b_in is not None:
-            x = x - self.b_in
-        pre = x @ self.W_enc
-        return pre.add_(self.b_enc) if pre.dtype == self.dtype else pre + self.b_enc

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from sae_lens_ext.ops.chunks import Encoder, chunks
+from sae_lens_ext.ops.chunks import chunks
 from sae_lens_ext.ops.kronecker import mand, split_pre_latents
+from sae_lens_ext.ops.linear_encoder import Encoder, encoder_gradients
 from sae_lens_ext.ops.ranking import top_k_among, top_k_naive
-from sae_lens_ext.ops.topk_encoder import encoder_gradients
 
 
 def kron_encode_naive(

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag
 
-from sae_lens_ext.ops.by_latent import latent_sums
-from sae_lens_ext.ops.chunks import Encoder, chunks
+from sae_lens_ext.ops.chunks import chunks
+from sae_lens_ext.ops.linear_encoder import Encoder, encoder_gradients
 from sae_lens_ext.ops.ranking import top_k, top_k_naive
 
 
@@ -106,42 +105,3 @@ class _TopKEncode(torch.autograd.Function):
         d_pre = d_values * (values > 0)
         gradients = encoder_gradients(ctx.needs_input_grad[:4], d_pre, indices, x, W_enc, b_in)
         return *gradients, None, None
-
-
-def encoder_gradients(
-    needed: tuple[bool, ...],
-    d_pre: torch.Tensor,
-    columns: torch.Tensor,
-    x: torch.Tensor,
-    W_enc: torch.Tensor,
-    b_in: torch.Tensor | None,
-) -> tuple[torch.Tensor | None, ...]:
-    """Give the gradients of a linear encoder from those of the few pre-activations that matter.
-
-    Args:
-        needed: Whether x, W_enc, b_enc and b_in need a gradient.
-        d_pre: Gradients of pre-activations, shape [B, k].
-        columns: Which columns of W_enc they belong to, shape [B, k].
-        x: Activations, shape [B, d].
-        W_enc: Encoder, shape [d, F].
-        b_in: Bias subtracted from x, shape [d], or None.
-
-    Returns:
-        The gradients of x, W_enc, b_enc and b_in; None where not needed.
-    """
-    needs_x, needs_W, needs_b, needs_b_in = needed
-    d_x = d_W = d_b_in = None
-    dtype = torch.promote_types(d_pre.dtype, torch.float32)  # half precision would stop growing
-    d_b = torch.zeros(W_enc.shape[1], dtype=dtype, device=d_pre.device)
-    d_b.index_add_(0, columns.flatten(), d_pre.flatten().to(dtype))
-    if needs_x:
-        d_x = embedding_bag(columns, W_enc.T, per_sample_weights=d_pre.to(W_enc.dtype), mode="sum").to(
-            x.dtype
-        )
-    if needs_W:
-        rows = x if b_in is None else x - b_in
-        d_W = latent_sums(d_pre, columns, rows, W_enc.shape[1]).T.to(W_enc.dtype)
-    if needs_b_in:
-        assert b_in is not None
-        d_b_in = -(W_enc.to(d_b.dtype) @ d_b).to(b_in.dtype)  # the tokens share b_in, so their sum is enough
-    return d_x, d_W, d_b.to(W_enc.dtype) if needs_b else None, d_b_in
