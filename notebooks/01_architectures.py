@@ -167,8 +167,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# To measure them we need activations on documents that were not trained on. `split="test"` gives those; SAELens'
-# `ActivationsStore` reads the hook, context size and special tokens from the SAE's metadata.
+# Now activations of documents not trained on. `ActivationsStore` reads hook, context and special tokens from the metadata.
 
 
 # %%
@@ -206,9 +205,8 @@ figure.add_scatter(x=other.ks, y=other.explained_variance, mode="lines", name="k
 figure
 
 # %% [markdown]
-# The second line is the Kron SAE, which was trained for k = 32 alone: it falls more steeply towards small k. (The two
-# differ in architecture as well. The quickstart, `sae-lens-ext quickstart`, draws the fair comparison, with a plain
-# TopK SAE for each budget.)
+# The second line is the Kron SAE, trained for k = 32 alone: it falls more steeply towards small k. (`budgets="all"` trains
+# a Kron for every k, too. `sae-lens-ext quickstart` draws the comparison with a plain TopK SAE for each budget.)
 #
 # `with_k` turns the SAE to another budget. The result shares the weights and is an ordinary SAE with its own
 # configuration, to be given to anything that takes one.
@@ -359,8 +357,7 @@ pd.DataFrame(rows).round(3)
 
 # %% [markdown]
 # And text, with the SAE attached while the model generates. With `use_error_term=True` the part the SAE misses is
-# added back, so the text is exactly the model's own until you intervene on a latent; without it you read what the model
-# says when it sees only the reconstruction.
+# added back, so the text is the model's own until you intervene on a latent; without it the model sees the reconstruction.
 
 # %%
 prompt = "def fibonacci(n):\n"
@@ -398,7 +395,6 @@ pd.DataFrame(
 # %% [markdown]
 # ## Where to go on
 #
-# - `sae-lens-ext quickstart` trains HierarchicalTopK and Kron beside four TopK SAEs, with more tokens, and draws the
-#   comparison.
+# - `02_sparse_steps.py` shows what makes their training steps fast.
 # - `examples/` holds each of these as a script to copy, on SAELens' single-SAE runner.
 # - `docs/` has a page for each method: the formula, what we do differently, pitfalls, measured numbers.
