@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from sae_lens_ext import budget_curve
 from sae_lens_ext.cli.quickstart.plan import Plan, runner_config
-from sae_lens_ext.cli.quickstart.tokens import contexts, split_documents
-from sae_lens_ext.cli.sources import load_any_language_model, load_documents
+from sae_lens_ext.cli.sources import load_any_language_model, load_documents, split_documents
+from sae_lens_ext.language_model import contexts
 
 D_IN = 576
 HELD_OUT_TOKENS = 16_384
@@ -29,7 +29,14 @@ def activations(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     ):
         store = ActivationsStore.from_config_multi_hook(
             model,
-            dataset=contexts(documents, model.tokenizer, plan.context_size, plan.seed, plan.eval_contexts),
+            dataset=contexts(
+                documents,
+                model.tokenizer,
+                context_size=plan.context_size,
+                seed=plan.seed,
+                at_least=plan.eval_contexts,
+                what=plan.dataset,
+            ),
             hook_names=[plan.hook],
             hook_d_ins={plan.hook: D_IN},
             streaming=False,

@@ -122,6 +122,12 @@ def sae_bridge(gpt2_folder: Path) -> SAETransformerBridge:
     return SAETransformerBridge.boot_transformers(str(gpt2_folder)).eval()
 
 
+@pytest.fixture(params=["hooked_model", "sae_bridge", "native_bridge"])
+def any_model(request: pytest.FixtureRequest) -> Any:
+    """Each kind of model in turn."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def tokens() -> torch.Tensor:
     """Four sequences of tokens without special ones, [4, 16]."""

@@ -1,6 +1,8 @@
 """The model and the texts that a command names: the embedded ones, the hub's, or files."""
 
 import inspect
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,13 @@ from sae_lens.load_model import load_model
 
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.embedded import embedded_texts, load_embedded_model
+from sae_lens_ext.embedded.texts import in_test_split
 
 EMBEDDED_MODEL = "embedded"
 EMBEDDED_PREFIX = "embedded:"
+DATA_FILES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+
+logger = logging.getLogger(__name__)
 
 
 def load_language_model(name: str, class_name: str, device: str) -> Any | None:
@@ -44,9 +50,20 @@ def default_model_class(name: str) -> str:
     return "TransformerBridge" if name == EMBEDDED_MODEL else "HookedTransformer"
 
 
-def load_any_language_model(name: str, class_name: str, device: str) -> Any:
-    """Load a language model, the embedded one or one of the hub's by SAELens' loader."""
-    return load_language_model(name, class_name, device) or load_model(class_name, name, device=device)
+def load_any_language_model(
+    name: str, class_name: str, device: str, from_pretrained_kwargs: dict[str, Any] | None = None
+) -> Any:
+    """Load a language model, the embedded one or one of the hub's by SAELens' loader.
+
+    Args:
+        name: "embedded", or a name of the hub's.
+        class_name: A class that `load_language_model` or SAELens knows.
+        device: Where to put it.
+        from_pretrained_kwargs: For SAELens' loader, such as an SAE's `metadata.model_from_pretrained_kwargs`.
+    """
+    return load_language_model(name, class_name, device) or load_model(
+        class_name, name, device=device, model_from_pretrained_kwargs=from_pretrained_kwargs
+    )
 
 
 def load_dataset(name: str) -> Any:
@@ -57,27 +74,82 @@ def load_dataset(name: str) -> Any:
 
 
 def load_documents(name: str) -> list[str]:
-    """Load all documents of a text: an embedded one, a JSON-lines or text file, or a data set of the hub's.
+    """Load all documents of a text.
+
+    Args:
+        name: `embedded:NAME`; a file (.jsonl, .json, .csv, .parquet with a column "text", or .txt, a document a line);
+            a folder that `datasets` saved or that holds such data files; a folder of text files, each a document;
+            or a data set of the hub's.
 
     Raises:
-        CommandError: The data set has no column "text" or no documents.
+        CommandError: There is no column "text", or there are no documents.
     """
     if name.startswith(EMBEDDED_PREFIX):
         return list(embedded_texts(name.removeprefix(EMBEDDED_PREFIX)))
     import datasets
 
-    kinds = {".jsonl": "json", ".json": "json", ".txt": "text", ".parquet": "parquet", ".csv": "csv"}
-    kind = kinds.get(Path(name).suffix)
-    if kind is not None and Path(name).is_file():
-        dataset = datasets.load_dataset(kind, data_files=name, split="train")
+    path = Path(name)
+    if path.is_file():
+        if path.suffix not in DATA_FILES:
+            raise CommandError(
+                f"The file {name!r} is of a kind that is not read. Give one of {', '.join(DATA_FILES)}, or a folder of "
+                "text files."
+            )
+        dataset = datasets.load_dataset(DATA_FILES[path.suffix], data_files=name, split="train")
+    elif (path / "dataset_info.json").is_file():
+        dataset = datasets.load_from_disk(name)
+    elif path.is_dir():
+        data_files = [file for file in path.iterdir() if DATA_FILES.get(file.suffix, "text") != "text"]
+        if not data_files:
+            return _text_files(path)
+        dataset = datasets.load_dataset(name, split="train")
+    elif path.suffix in DATA_FILES or name.startswith((".", "/", "~")):
+        raise CommandError(f"There is no file or folder {name!r}.")
     else:
         dataset = datasets.load_dataset(name, split="train")
+    if isinstance(dataset, datasets.DatasetDict):
+        raise CommandError(
+            f"{name!r} holds several splits, {', '.join(dataset)}. Give the folder of one, such as {name}/{next(iter(dataset))}."
+        )
     if "text" not in dataset.column_names or len(dataset) == 0:
         raise CommandError(
             f"The data set {name!r} has {len(dataset)} rows and the columns {dataset.column_names}, but documents are "
             'read from a column "text". Rename the column or choose another data set.'
         )
     return list(dataset["text"])
+
+
+def _text_files(folder: Path) -> list[str]:
+    """Read every UTF-8 file below a folder, hidden ones left out; says how many could not be read as text."""
+    documents, unreadable = [], []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        try:
+            document = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            unreadable.append(path)
+            continue
+        if document.strip():
+            documents.append(document)
+    if unreadable:
+        logger.warning(
+            f"{len(unreadable)} files in {folder} are not UTF-8 text and were left out, such as {unreadable[0].name}."
+        )
+    if not documents:
+        raise CommandError(
+            f"The folder {str(folder)!r} holds no text: no UTF-8 file that is not empty, and no data file "
+            f"({', '.join(DATA_FILES)}). Give another folder."
+        )
+    return documents
+
+
+def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split documents into training and held-out ones, as the embedded texts are split: by a hash of the text."""
+    training, held_out = [], []
+    for document in documents:
+        (held_out if in_test_split(document) else training).append(document)
+    return training, held_out
 
 
 @torch.no_grad()

@@ -1,10 +1,8 @@
-"""An SAE is known by its weights, whatever their precision; a site by its hook, whatever its name."""
+"""An SAE is known by its weights, whatever their precision."""
 
-import pytest
 import torch
 
 from sae_lens_ext import weights_fingerprint, with_k
-from sae_lens_ext.architectures.identity import same_hook
 from tests.architectures.bases import base_sae
 
 
@@ -20,21 +18,3 @@ def test_weights_fingerprint_is_of_the_weights_not_their_precision() -> None:
     with torch.no_grad():
         sae.W_dec[3, 2] *= 1.01
     assert weights_fingerprint(sae) != before
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "same"),
-    [
-        ("blocks.10.hook_resid_post", "blocks.10.hook_out", True),
-        ("blocks.10.hook_resid_pre", "blocks.10.hook_in", True),
-        ("blocks.3.hook_attn_out", "blocks.3.attn.hook_out", True),
-        ("blocks.3.hook_mlp_out", "blocks.3.mlp.hook_out", True),
-        ("blocks.1.hook_out", "blocks.10.hook_out", False),
-        ("blocks.1.hook_resid_pre", "blocks.1.hook_resid_post", False),
-        ("blocks.3.attn.hook_z", "blocks.3.attn.hook_z", True),
-        (None, "blocks.3.hook_out", True),
-    ],
-)
-def test_same_hook(first: str | None, second: str | None, same: bool) -> None:
-    assert same_hook(first, second) is same
-    assert same_hook(second, first) is same

@@ -15,11 +15,10 @@ from safetensors.torch import save_file
 
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quickstart import verb
-from sae_lens_ext.cli.quickstart.folder import RunFolder
-from sae_lens_ext.cli.quickstart.plan import Plan, sae_configs
+from sae_lens_ext.cli.quickstart.plan import SAES, Plan, sae_configs
 from sae_lens_ext.cli.quickstart.report import table
-from sae_lens_ext.cli.quickstart.tokens import split_documents
-from sae_lens_ext.cli.sources import default_model_class, load_language_model
+from sae_lens_ext.cli.run_folder import RunFolder
+from sae_lens_ext.cli.sources import default_model_class, load_language_model, split_documents
 from tests.conftest import CONTEXT, VOCABULARY
 
 PLAN = Plan(
@@ -77,7 +76,7 @@ def test_quickstart_trains_saves_measures_and_draws(tmp_path: Path, capsys) -> N
     page.feed((tmp_path / "run" / "index.html").read_text())
     assert "kron_m2_n4_k32" in page.words
     assert "https://" not in "".join(page.words)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_quickstart_curve_agrees_with_the_table(tmp_path: Path) -> None:
@@ -105,32 +104,32 @@ def test_quickstart_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch
         verb.quickstart(PLAN, tmp_path / "run")
     verb.quickstart(PLAN, tmp_path / "run")
     assert steps == [256 * step for step in (*range(1, 10), *range(10, 17))]
-    assert json.loads((tmp_path / "run" / "trained.json").read_text())["resumed"] is True
+    assert json.loads((tmp_path / "run" / "trained" / f"{SAES}.json").read_text())["resumed"] is True
     before = list(steps)
     verb.quickstart(PLAN, tmp_path / "run")  # finished: nothing is trained or measured again
     assert steps == before
 
 
 def test_quickstart_ignores_checkpoints_that_were_not_written_to_their_ends(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", PLAN)
+    folder = RunFolder(tmp_path / "run", PLAN, "quickstart")
     names = ("topk_k8", "kron_m2_n4_k32")
     for tokens in ("0", "1024", "2048", "3072", "4096", "notes"):
         for name in names:
-            checkpoint = folder.checkpoints / "run" / tokens / name
+            checkpoint = folder.checkpoints(SAES) / "run" / tokens / name
             checkpoint.mkdir(parents=True)
             save_file({"W": torch.zeros(4)}, checkpoint / "sae_weights.safetensors")
             torch.save({"step": 1}, checkpoint / "trainer_state.pt")
         (checkpoint.parent / "runner_cfg.json").write_text("{}")
-    run = folder.checkpoints / "run"
-    assert folder.latest_checkpoint(names) == run / "4096"
+    run = folder.checkpoints(SAES) / "run"
+    assert folder.latest_checkpoint(SAES, names) == run / "4096"
     truncate(run / "4096" / "runner_cfg.json", 1)
-    assert folder.latest_checkpoint(names) == run / "3072"
+    assert folder.latest_checkpoint(SAES, names) == run / "3072"
     truncate(run / "3072" / names[1] / "trainer_state.pt", 500)
-    assert folder.latest_checkpoint(names) == run / "2048"
+    assert folder.latest_checkpoint(SAES, names) == run / "2048"
     truncate(run / "2048" / names[0] / "sae_weights.safetensors", 20)
-    assert folder.latest_checkpoint(names) == run / "1024"
+    assert folder.latest_checkpoint(SAES, names) == run / "1024"
     shutil.rmtree(run / "1024" / names[1])
-    assert folder.latest_checkpoint(names) is None  # at 0 tokens there is nothing to go on from
+    assert folder.latest_checkpoint(SAES, names) is None  # at 0 tokens there is nothing to go on from
 
 
 def truncate(path: Path, length: int) -> None:
@@ -139,21 +138,23 @@ def truncate(path: Path, length: int) -> None:
 
 def test_RunFolder_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(CommandError, match="is not a folder of this quickstart .* nothing was written there"):
-        RunFolder(tmp_path, PLAN)
+    with pytest.raises(
+        CommandError, match="is not a folder of `sae-lens-ext quickstart` .* nothing was written there"
+    ):
+        RunFolder(tmp_path, PLAN, "quickstart")
     with pytest.raises(CommandError, match="is a file"):
-        RunFolder(tmp_path / "thesis.tex", PLAN)
+        RunFolder(tmp_path / "thesis.tex", PLAN, "quickstart")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    RunFolder(tmp_path / "run", PLAN).claim()
+    RunFolder(tmp_path / "run", PLAN, "quickstart").claim()
     with pytest.raises(
         CommandError, match=r"other settings \(lr was 0.00\d+, now 0.5\), which was left as it is"
     ):
-        RunFolder(tmp_path / "run", replace(PLAN, lr=0.5))
-    RunFolder(tmp_path / "run", PLAN)
+        RunFolder(tmp_path / "run", replace(PLAN, lr=0.5), "quickstart")
+    RunFolder(tmp_path / "run", PLAN, "quickstart")
     for foreign in ("[]", "{}", "not JSON"):
         (tmp_path / "run" / "plan.json").write_text(foreign)
-        with pytest.raises(CommandError, match="is not a folder of this quickstart"):
-            RunFolder(tmp_path / "run", PLAN)
+        with pytest.raises(CommandError, match="is not a folder of `sae-lens-ext quickstart`"):
+            RunFolder(tmp_path / "run", PLAN, "quickstart")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_quickstart_claims_no_folder_before_everything_it_names_is_found(tmp_pat
     with pytest.raises(CommandError, match="no hook 'blocks.7.hook_out'"):
         verb.quickstart(replace(PLAN, hook="blocks.7.hook_out"), tmp_path / "run")
     monkeypatch.setattr(verb, "load_documents", lambda _: ["w1 w2", "w3 w4 w5"])
-    with pytest.raises(CommandError, match="The text is too short: .* fill 0 contexts of 16 tokens"):
+    with pytest.raises(ValueError, match="The text, .* is too short: .* fill 0 contexts of 16 tokens"):
         verb.quickstart(PLAN, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

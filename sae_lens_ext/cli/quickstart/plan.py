@@ -18,6 +18,7 @@ TOPK_BUDGETS = (8, 16, 32, 64)
 KRON_LATENTS_PER_HEAD = 8
 HIERARCHICAL = "hierarchical_topk_k64"
 KRON = "kron_m2_n4_k32"
+SAES = "saes"  # the folder they are saved in, and the one stage of training
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from sae_lens import MultiSAETrainingRunner
 from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 
-from sae_lens_ext.cli.quickstart.folder import RunFolder
-from sae_lens_ext.cli.quickstart.plan import Plan, runner_config, sae_configs
+from sae_lens_ext.cli.quickstart.plan import SAES, Plan, runner_config, sae_configs
+from sae_lens_ext.cli.run_folder import RunFolder
 
 
 def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset) -> None:
@@ -16,19 +16,20 @@ def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset
 
     Interrupted, SAELens saves a checkpoint; called again, this goes on from there.
     """
-    if folder.is_trained:
+    if folder.is_trained(SAES):
         return
-    checkpoint = folder.latest_checkpoint(sae_configs(plan, d_in))
+    checkpoint = folder.latest_checkpoint(SAES, sae_configs(plan, d_in))
     if checkpoint is not None:
         tqdm.write(f"Going on from the checkpoint at {checkpoint.name} tokens.")
     cfg = runner_config(
         plan,
         d_in,
-        checkpoint_path=str(folder.checkpoints),
-        output_path=str(folder.saes),
+        checkpoint_path=str(folder.checkpoints(SAES)),
+        output_path=str(folder.path / SAES),
         resume_from=None if checkpoint is None else str(checkpoint),
     )
     # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
-    with temporary_seed(plan.seed), folder.timed():
+    with temporary_seed(plan.seed), folder.timed(SAES):
         MultiSAETrainingRunner(cfg, override_model=model, override_dataset=dataset).run()
-    folder.mark_trained({"seconds": round(folder.training_seconds(), 1), "resumed": checkpoint is not None})
+    record = {"seconds": round(folder.training_seconds(SAES), 1), "resumed": checkpoint is not None}
+    folder.mark_trained(SAES, record)

@@ -1,24 +1,24 @@
 """The verb itself: read the options, run the stages, print the table."""
 
 import argparse
-import logging
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sae_lens_ext.cli.quickstart.folder import RunFolder, write_json
 from sae_lens_ext.cli.quickstart.measure import measure
-from sae_lens_ext.cli.quickstart.plan import Plan
+from sae_lens_ext.cli.quickstart.plan import SAES, Plan
 from sae_lens_ext.cli.quickstart.report import page, table
-from sae_lens_ext.cli.quickstart.tokens import contexts, split_documents
 from sae_lens_ext.cli.quickstart.training import train
+from sae_lens_ext.cli.quiet import quieten
+from sae_lens_ext.cli.run_folder import RunFolder, write_json
 from sae_lens_ext.cli.sources import (
     default_model_class,
     hook_width,
     load_any_language_model,
     load_documents,
+    split_documents,
 )
+from sae_lens_ext.language_model import contexts
 
 DESCRIPTION = """\
 Train six SAEs in one pass over a text, load each back by name, measure them on held-out documents, print one table
@@ -100,40 +100,39 @@ def quickstart(plan: Plan, out: Path) -> None:
     Raises:
         CommandError: `out` holds something else, or the model has no such hook.
     """
-    folder = RunFolder(out, plan)
-    _quieten()
+    folder = RunFolder(out, plan, "quickstart")
+    quieten()
     model: Any = load_any_language_model(plan.model, plan.model_class, plan.device)
     d_in = hook_width(model, plan.hook)
     training_contexts = (
         plan.training_tokens // plan.context_size // 10
     )  # a text may be read several times, not forever
-    training, held_out = (
-        contexts(documents, model.tokenizer, plan.context_size, plan.seed, at_least)
-        for documents, at_least in zip(
-            split_documents(load_documents(plan.dataset)),
-            (training_contexts, plan.eval_contexts),
-            strict=True,
-        )
+    training_documents, held_out_documents = split_documents(load_documents(plan.dataset))
+    training = contexts(
+        training_documents,
+        model.tokenizer,
+        context_size=plan.context_size,
+        seed=plan.seed,
+        at_least=training_contexts,
+        what="The text, without the tenth of its documents that is held out,",
+    )
+    held_out = contexts(
+        held_out_documents,
+        model.tokenizer,
+        context_size=plan.context_size,
+        seed=plan.seed,
+        at_least=plan.eval_contexts,
+        what="The held-out tenth of the text's documents",
     )
     folder.claim()
     train(plan, folder, model, d_in, training)
     measured = measure(plan, folder, model, held_out)
     write_json(
-        folder.path / "results.json", {"plan": plan.to_dict(), "trained": folder.trained_record(), **measured}
+        folder.path / "results.json",
+        {"plan": plan.to_dict(), "trained": folder.trained_record(SAES), **measured},
     )
-    folder.page.write_text(page(plan, measured, folder.trained_record()), encoding="utf-8")
+    folder.page.write_text(page(plan, measured, folder.trained_record(SAES)), encoding="utf-8")
     print(table(measured["rows"]))
     print(
-        f"\nEV against k, as a page: {folder.page}    The SAEs: {folder.saes}/NAME    Numbers: {folder.path}/results.json"
+        f"\nEV against k, as a page: {folder.page}    The SAEs: {folder.path / SAES}/NAME    Numbers: {folder.path}/results.json"
     )
-
-
-def _quieten() -> None:
-    """Leave progress bars and results on the screen, not what SAELens says of settings chosen on purpose."""
-    logging.getLogger("sae_lens").setLevel(logging.ERROR)
-    for message in (
-        "The training dataset contains fewer samples",  # it counts contexts, and compares them with tokens
-        "All samples in the training dataset have been exhausted",
-        "To copy construct from a tensor",  # how it reads pre-tokenised rows
-    ):
-        warnings.filterwarnings("ignore", message=message)

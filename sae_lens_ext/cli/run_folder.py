@@ -1,4 +1,4 @@
-"""The quickstart's folder: whose it is, what is finished in it, where to go on."""
+"""The folder of a command that can be interrupted: whose it is, what is finished in it, where to go on."""
 
 import json
 import os
@@ -8,95 +8,106 @@ import zipfile
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
 from safetensors import SafetensorError, safe_open
 
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.quickstart.plan import Plan
 
 PLAN_FILE = "plan.json"
-TRAINED_FILE = "trained.json"
-SECONDS_FILE = "training_seconds.json"
+
+
+class Plan(Protocol):
+    """Everything that decides a run's numbers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plan as JSON scalars, lists and mappings."""
+        ...
 
 
 class RunFolder:
     """A folder that holds one run of one plan.
 
+    A run trains in one stage or several, each with checkpoints and a record of its own.
+
     Args:
         path: The folder; it need not exist yet, and is not made before `claim`.
         plan: What is run in it.
+        verb: The command that runs it, for messages.
 
     Raises:
         CommandError: The folder holds something else, or a run of another plan.
     """
 
-    def __init__(self, path: Path, plan: Plan) -> None:
-        self.path, self.plan = path, plan
+    def __init__(self, path: Path, plan: Plan, verb: str) -> None:
+        self.path, self.plan, self.verb = path, plan, verb
         self._require_ours()
-
-    @property
-    def saes(self) -> Path:
-        """Where the trained SAEs are saved, a subfolder each."""
-        return self.path / "saes"
 
     @property
     def page(self) -> Path:
         """The HTML page."""
         return self.path / "index.html"
 
-    @property
-    def checkpoints(self) -> Path:
-        """Where SAELens' checkpoints go while training."""
-        return self.path / "checkpoints"
+    def checkpoints(self, stage: str) -> Path:
+        """Where SAELens' checkpoints of a stage go."""
+        return self.path / "checkpoints" / stage
 
     def claim(self) -> None:
         """Make the folder and note the plan in it, once everything the plan names has been found."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / PLAN_FILE, self.plan.to_dict())
 
-    def latest_checkpoint(self, names: Iterable[str]) -> Path | None:
-        """Find the last checkpoint that holds every SAE of `names` whole, or None."""
-        folders = [folder for folder in self.checkpoints.glob("run/*/") if _tokens(folder) > 0]
+    def latest_checkpoint(self, stage: str, saes: Iterable[str] = (".",)) -> Path | None:
+        """Find the last checkpoint of a stage that holds every SAE whole, or None.
+
+        Args:
+            stage: The stage.
+            saes: Subfolders of the SAEs; a run of a single SAE has none.
+        """
+        folders = [folder for folder in self.checkpoints(stage).glob("run/*/") if _tokens(folder) > 0]
         for folder in sorted(folders, key=_tokens, reverse=True):
-            if _is_json(folder / RUNNER_CFG_FILENAME) and all(_is_whole(folder / name) for name in names):
+            if _is_json(folder / RUNNER_CFG_FILENAME) and all(_is_whole(folder / name) for name in saes):
                 return folder
         return None
 
     @contextmanager
-    def timed(self) -> Generator[None, None, None]:
-        """Add the seconds of the block to those that earlier runs have spent training."""
+    def timed(self, stage: str) -> Generator[None, None, None]:
+        """Add the seconds of the block to those that earlier runs have spent on a stage."""
         started = time.monotonic()
         try:
             yield
         finally:
-            write_json(self.path / SECONDS_FILE, self.training_seconds() + time.monotonic() - started)
+            write_json(self._seconds_file(stage), self.training_seconds(stage) + time.monotonic() - started)
 
-    def training_seconds(self) -> float:
-        """Seconds spent training so far, interrupted runs included."""
-        path = self.path / SECONDS_FILE
+    def training_seconds(self, stage: str) -> float:
+        """Seconds spent training in a stage so far, interrupted runs included."""
+        path = self._seconds_file(stage)
         return json.loads(path.read_text()) if _is_json(path) else 0.0
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether the SAEs in `saes` are complete."""
-        return _is_json(self.path / TRAINED_FILE)
+    def is_trained(self, stage: str) -> bool:
+        """Whether the SAEs of a stage are complete."""
+        return _is_json(self._record_file(stage))
 
-    def mark_trained(self, record: dict[str, Any]) -> None:
-        """Note that the SAEs are complete, and drop the checkpoints, which are needed no more."""
-        write_json(self.path / TRAINED_FILE, record)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+    def mark_trained(self, stage: str, record: dict[str, Any]) -> None:
+        """Note that the SAEs of a stage are complete, and drop its checkpoints, which are needed no more."""
+        write_json(self._record_file(stage), record)
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
-    def trained_record(self) -> dict[str, Any]:
+    def trained_record(self, stage: str) -> dict[str, Any]:
         """Give what `mark_trained` noted."""
-        return json.loads((self.path / TRAINED_FILE).read_text())
+        return json.loads(self._record_file(stage).read_text())
+
+    def _record_file(self, stage: str) -> Path:
+        return self.path / "trained" / f"{stage}.json"
+
+    def _seconds_file(self, stage: str) -> Path:
+        return self.path / "trained" / f"{stage}_seconds.json"
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
         """Give a JSON result that a run before this one may have finished, or compute and keep it."""
         path = self.path / "measured" / f"{name}.json"
         if not _is_json(path):
-            path.parent.mkdir(exist_ok=True)
             write_json(path, compute())
         return json.loads(path.read_text())
 
@@ -109,7 +120,7 @@ class RunFolder:
         saved = json.loads(plan_file.read_text()) if _is_json(plan_file) else None
         if not isinstance(saved, dict) or saved.keys() != plan.keys():
             raise CommandError(
-                f"--out {path} exists, is not empty and is not a folder of this quickstart (its {PLAN_FILE} is missing or "
+                f"--out {path} exists, is not empty and is not a folder of `sae-lens-ext {self.verb}` (its {PLAN_FILE} is missing or "
                 "of another kind), so nothing was written there. Give another folder."
             )
         differing = [
@@ -117,13 +128,14 @@ class RunFolder:
         ]
         if differing:
             raise CommandError(
-                f"--out {path} holds a quickstart with other settings ({'; '.join(differing)}), which was left as it is. "
+                f"--out {path} holds a run of `sae-lens-ext {self.verb}` with other settings ({'; '.join(differing)}), which was left as it is. "
                 "Give another folder, or delete that one to start anew."
             )
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".json.part")
     with aside.open("w") as file:
         json.dump(content, file, indent=1)
