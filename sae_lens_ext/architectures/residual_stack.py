@@ -11,31 +11,29 @@ ReLU, JumpReLU or TopK, the residuals JumpReLU.
 """
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, cast
 
 import torch
-from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig, SAEConfig
+from sae_lens import SAE, JumpReLUSAEConfig, SAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.topk_sae import TopK
 from torch import nn
 from typing_extensions import Self, override
 
-from sae_lens_ext.architectures.base_sae import (
-    STACKABLE_BASES,
-    require_same_site,
-    require_stackable_base,
-)
+from sae_lens_ext.architectures.base_sae import require_stackable_base, without_gates
 from sae_lens_ext.architectures.identity import weights_fingerprint
-from sae_lens_ext.architectures.inference import as_inference, assemble
-from sae_lens_ext.architectures.residual import BASE_METADATA_KEY, require_base_identity
+from sae_lens_ext.architectures.inference import as_inference, assemble, assemble_as
+from sae_lens_ext.architectures.stack_parts import joined_weights, residual_part
 from sae_lens_ext.architectures.validation import require_normalization, require_positive_int
 
-logger = logging.getLogger(__name__)
-
+BASE_ARCHITECTURES = (
+    "standard",
+    "jumprelu",
+    "topk",
+)  # what each part's activation function can be; gates are folded
 BASE = "base"  # what `flat_index` and `locate` call the base's own latents
 
 
@@ -76,10 +74,10 @@ class ResidualStackSAEConfig(SAEConfig):
                 f"{owner}.part_sizes = {self.part_sizes} must hold the base's number of latents and one for each "
                 f"of the {len(self.domains)} domains, and add up to d_sae = {self.d_sae}."
             )
-        if self.base_architecture not in STACKABLE_BASES:
+        if self.base_architecture not in BASE_ARCHITECTURES:
             raise ValueError(
                 f"{owner}.base_architecture = {self.base_architecture!r} cannot stand under a stack. It must be one "
-                f"of {', '.join(map(repr, STACKABLE_BASES))}."
+                f"of {', '.join(map(repr, BASE_ARCHITECTURES))}."
             )
         if self.base_architecture == "topk":
             require_positive_int(owner, "base_k", self.base_k, self.part_sizes[0], "the base's d_sae")
@@ -110,7 +108,8 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
         """Join a base SAE and the residual SAEs trained on it.
 
         Args:
-            base: The base: standard, jumprelu or topk. A training SAE is taken in its inference form.
+            base: The base: standard, gated (held as the JumpReLU that it is), jumprelu or topk. A training SAE is
+                taken in its inference form.
             residuals: Residual SAEs by domain, in the order their latents shall have; as trained, or
                 as loaded from disk (`jumprelu`).
 
@@ -129,7 +128,8 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
             )
         base = require_stackable_base(as_inference(base))
         fingerprint = weights_fingerprint(base)
-        parts = {domain: _residual_part(domain, sae, base, fingerprint) for domain, sae in residuals.items()}
+        parts = {domain: residual_part(domain, sae, base, fingerprint) for domain, sae in residuals.items()}
+        base = without_gates(base)
         cfg = ResidualStackSAEConfig(
             d_in=base.cfg.d_in,
             d_sae=base.cfg.d_sae + sum(part.cfg.d_sae for part in parts.values()),
@@ -145,7 +145,7 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
             base_rescale_acts_by_decoder_norm=getattr(base.cfg, "rescale_acts_by_decoder_norm", False),
         )
         cfg.metadata.residual_base_sha256 = fingerprint
-        return cast("Self", assemble(cfg, _joined_weights(base, list(parts.values()))))
+        return cast("Self", assemble(cfg, joined_weights(base, list(parts.values()))))
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -160,6 +160,24 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
     @active.setter
     def active(self, domains: Sequence[str]) -> None:
         self.cfg.active = list(require_domains(domains, self.domains))
+
+    def with_active(self, domains: Sequence[str]) -> Self:
+        """Give the same stack with other domains switched on.
+
+        Args:
+            domains: The domains that shall be on; `()` for the base alone.
+
+        Returns:
+            A new SAE that shares its weights with this one and has switches and hooks of its own. Cast, move or
+            fold the stack first and take its views after: what is done to the weights of one is done to all.
+
+        Raises:
+            ValueError: There is no such domain.
+        """
+        cfg = copy.deepcopy(self.cfg)
+        cfg.active = list(require_domains(domains, self.domains))
+        other = assemble_as(type(self), cfg, self.state_dict(keep_vars=True))
+        return cast("Self", other.train(self.training))
 
     def flat_index(self, domain: str, index: int) -> int:
         """Give the flat index of a domain's latent, or of the base's with domain "base".
@@ -326,54 +344,3 @@ def require_domains(wanted: Sequence[str], domains: Sequence[str]) -> tuple[str,
             f"This stack has no domain {', '.join(map(repr, unknown))}. It has {', '.join(map(repr, domains)) or 'none'}."
         )
     return tuple(name for name in domains if name in wanted)
-
-
-def _residual_part(domain: str, sae: SAE[Any], base: SAE[Any], fingerprint: str) -> JumpReLUSAE:
-    """Check that `sae` is a residual SAE of `base` and give it in inference form."""
-    part = as_inference(sae)
-    what = f"the residual SAE of {domain!r}"
-    if not isinstance(part, JumpReLUSAE):
-        raise ValueError(
-            f"{what} has the architecture {part.cfg.architecture()!r}, but residual SAEs are saved as 'jumprelu'. "
-            "Train it with ResidualTrainingSAE on this base."
-        )
-    require_same_site(base, part.cfg.d_in, part.cfg.metadata.hook_name, what)
-    if part.cfg.metadata[BASE_METADATA_KEY] is None:
-        logger.warning(
-            f"{what} names no base in its metadata, so it cannot be told whether it was trained on this one."
-        )
-    require_base_identity(part.cfg.metadata.to_dict(), fingerprint, repr(domain))
-    if part.b_dec.abs().max() > 0 or part.cfg.normalize_activations != "none":
-        raise ValueError(
-            f"{what} has a decoder bias or a normalisation of its input, which a residual SAE has not: it must add "
-            "nothing where none of its features fires. Train it with ResidualTrainingSAE on this base."
-        )
-    return part
-
-
-def _joined_weights(base: SAE[Any], parts: list[JumpReLUSAE]) -> dict[str, torch.Tensor]:
-    """Concatenate the parts' tensors; all then share the base's input bias."""
-    device, dtype = base.device, base.dtype
-    b_dec = base.b_dec.detach()
-    base_b_enc = cast("torch.Tensor", base.b_enc).detach()
-    base_threshold = (
-        base.threshold.detach() if isinstance(base, JumpReLUSAE) else torch.zeros_like(base_b_enc)
-    )
-    biases = [base_b_enc]
-    for part in parts:
-        bias = part.b_enc.detach().to(device, torch.float64)
-        if base.cfg.apply_b_dec_to_input:
-            # A residual reads x, the stack's encoder x − b_dec:  W x + b = W (x − b_dec) + (b + W b_dec).
-            bias = bias + b_dec.double() @ part.W_enc.detach().to(device, torch.float64)
-        biases.append(bias)
-
-    def joined(tensors: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
-        return torch.cat([tensor.detach().to(device, dtype) for tensor in tensors], dim=dim)
-
-    return {
-        "W_enc": joined([base.W_enc, *(part.W_enc for part in parts)], dim=1),
-        "b_enc": joined(biases),
-        "threshold": joined([base_threshold, *(part.threshold for part in parts)]),
-        "W_dec": joined([base.W_dec, *(part.W_dec for part in parts)]),
-        "b_dec": b_dec.clone(),
-    }

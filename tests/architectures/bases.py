@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from sae_lens import (
     SAE,
+    GatedSAE,
+    GatedSAEConfig,
     JumpReLUSAE,
     JumpReLUSAEConfig,
     StandardSAE,
@@ -20,13 +22,15 @@ HOOK = "blocks.1.hook_resid_post"
 
 
 def base_sae(kind: str, seed: int = 0, **fields: Any) -> SAE[Any]:
-    """A base with random weights and biases: standard, jumprelu, topk or rescaled_topk."""
+    """A base with random weights and biases: standard, gated, jumprelu, topk or rescaled_topk."""
     size = {"d_in": D_IN, "d_sae": D_BASE, **fields}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sae: SAE[Any]
         if kind == "standard":
             sae = StandardSAE(StandardSAEConfig(**size))
+        elif kind == "gated":
+            sae = GatedSAE(GatedSAEConfig(**size))
         elif kind == "jumprelu":
             sae = JumpReLUSAE(JumpReLUSAEConfig(**size))
         else:

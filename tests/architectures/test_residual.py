@@ -4,15 +4,38 @@ import copy
 
 import pytest
 import torch
-from sae_lens import SAE, GatedSAE, GatedSAEConfig, JumpReLUSAE, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import (
+    SAE,
+    GatedTrainingSAE,
+    GatedTrainingSAEConfig,
+    JumpReLUSAE,
+    JumpReLUTranscoder,
+    JumpReLUTranscoderConfig,
+    SkipTranscoder,
+    SkipTranscoderConfig,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+    TrainingSAE,
+    Transcoder,
+    TranscoderConfig,
+)
+from safetensors.torch import load_file
 
-from sae_lens_ext import NonFiniteTrainingError, ResidualTrainingSAE, ResidualTrainingSAEConfig
+from sae_lens_ext import (
+    KronSAE,
+    KronSAEConfig,
+    NonFiniteTrainingError,
+    ResidualTrainingSAE,
+    ResidualTrainingSAEConfig,
+)
+from sae_lens_ext.architectures.identity import weights_fingerprint
 from tests.architectures.bases import D_IN, HOOK, base_sae, residual_for
 from tests.contract.synthetic import make_trainer, step_input
 
 
-def test_ResidualTrainingSAE_mse_is_against_the_bases_error() -> None:
-    base = base_sae("jumprelu")
+@pytest.mark.parametrize("kind", ["standard", "gated", "jumprelu", "topk"])
+def test_ResidualTrainingSAE_mse_is_against_the_bases_error(kind: str) -> None:
+    base = base_sae(kind)
     sae, x = residual_for(base), torch.randn(20, D_IN)
     output = sae.training_forward_pass(step_input(x))
     error = x - base(x)
@@ -44,8 +67,9 @@ def test_ResidualTrainingSAE_has_no_decoder_bias_even_after_training() -> None:
     assert not sae.decode(quiet).any()
 
 
-def test_ResidualTrainingSAE_leaves_the_base_bit_identical() -> None:
-    base = base_sae("jumprelu")
+@pytest.mark.parametrize("kind", ["jumprelu", "gated"])
+def test_ResidualTrainingSAE_leaves_the_base_bit_identical(kind: str) -> None:
+    base = base_sae(kind)
     before = copy.deepcopy(base.state_dict())
     sae = residual_for(base)
     trainer = make_trainer(sae, data=iter(torch.randn(40, 64, D_IN)))
@@ -67,6 +91,64 @@ def test_ResidualTrainingSAE_takes_the_error_in_float32_when_all_else_is_bfloat1
     torch.testing.assert_close(output.losses["mse_loss"], exact)
 
 
+@pytest.mark.parametrize("kind", ["jumprelu", "gated"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_ResidualTrainingSAE_trained_as_the_runner_does_leaves_the_base_on_disk_and_in_its_own_precision(
+    tmp_path, kind: str, dtype: torch.dtype
+) -> None:
+    base_sae(kind).to(dtype=dtype).save_model(tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    cfg = ResidualTrainingSAEConfig(d_in=D_IN, d_sae=10, k=3, base_path=str(tmp_path))
+    sae = TrainingSAE.from_dict(cfg.to_dict())
+    assert isinstance(sae, ResidualTrainingSAE)
+    untrained = sae.W_enc.detach().clone()
+    trainer = make_trainer(sae, data=iter(torch.randn(70, 64, D_IN)), total_training_samples=64 * 30)
+    trainer.fit()
+    assert not torch.equal(sae.W_enc, untrained)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert sae.base.dtype == dtype and sae.dtype == torch.float32
+    assert sae.W_enc.dtype == torch.float32 and trainer.sae is sae
+    state = sae.base.state_dict()
+    assert state.keys() == weights.keys()
+    for name, tensor in state.items():
+        assert tensor.dtype == dtype and torch.equal(tensor, weights[name]), name
+
+
+def test_ResidualTrainingSAE_runs_its_base_in_the_bases_precision() -> None:
+    base = base_sae("standard").to(dtype=torch.bfloat16)
+    sae, x = residual_for(base), torch.randn(20, D_IN)
+    output = sae.training_forward_pass(step_input(x))
+    torch.testing.assert_close(output.sae_out, base(x).float() + sae(x))
+    assert output.sae_out.dtype == torch.float32
+    assert not torch.allclose(output.sae_out, base_sae("standard")(x) + sae(x), atol=1e-5)
+
+
+def test_ResidualTrainingSAE_takes_its_base_from_a_release(tmp_path, monkeypatch) -> None:
+    base, asked = base_sae("jumprelu"), []
+
+    def from_pretrained(*args: str, **kwargs: str) -> SAE:
+        asked.append((args, kwargs))
+        return base
+
+    monkeypatch.setattr(SAE, "from_pretrained", from_pretrained)
+    named = {"base_release": "gpt2-small-res-jb", "base_sae_id": "blocks.8.hook_resid_pre"}
+    sae = ResidualTrainingSAE(ResidualTrainingSAEConfig(d_in=D_IN, d_sae=10, k=3, **named))
+    assert asked == [(("gpt2-small-res-jb", "blocks.8.hook_resid_pre"), {"device": "cpu"})]
+    assert sae.base is base
+    x = torch.randn(10, D_IN)
+    torch.testing.assert_close(sae.training_forward_pass(step_input(x)).sae_out, base(x) + sae(x))
+    sae.save_inference_model(tmp_path)
+    metadata = SAE.load_from_disk(tmp_path).cfg.metadata
+    assert metadata.residual_base == {
+        "architecture": "jumprelu",
+        "d_sae": base.cfg.d_sae,
+        "hook_name": HOOK,
+        "weights_sha256": weights_fingerprint(base),
+    }
+    assert named.items() <= metadata.training_architecture_details.items()
+
+
 def test_ResidualTrainingSAE_loads_its_base_from_disk_and_names_it(tmp_path) -> None:
     base = base_sae("standard")
     base.save_model(tmp_path / "base")
@@ -80,8 +162,15 @@ def test_ResidualTrainingSAE_loads_its_base_from_disk_and_names_it(tmp_path) -> 
     assert loaded.cfg.metadata.training_architecture_details["base_path"] == str(tmp_path / "base")
 
 
-def test_ResidualTrainingSAE_takes_a_training_sae_as_base_in_its_inference_form() -> None:
-    base = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=16, k=3))
+@pytest.mark.parametrize(
+    "base",
+    [
+        TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=16, k=3)),
+        GatedTrainingSAE(GatedTrainingSAEConfig(d_in=D_IN, d_sae=16)),
+    ],
+    ids=["topk", "gated"],
+)
+def test_ResidualTrainingSAE_takes_a_training_sae_as_base_in_its_inference_form(base: TrainingSAE) -> None:
     sae, x = residual_for(base), torch.randn(10, D_IN)
     torch.testing.assert_close(sae.training_forward_pass(step_input(x)).sae_out, base(x) + sae(x))
 
@@ -141,11 +230,35 @@ def test_ResidualTrainingSAE_refuses_a_base_of_another_hook_at_the_first_step() 
     sae.training_forward_pass(step_input(torch.randn(4, D_IN)))
 
 
-def test_ResidualTrainingSAE_refuses_bases_that_cannot_be_stacked() -> None:
-    with pytest.raises(ValueError, match="architecture 'gated', which a residual SAE cannot stand on"):
-        residual_for(GatedSAE(GatedSAEConfig(d_in=D_IN, d_sae=12)))
+SIZE = {"d_in": D_IN, "d_sae": 16}
+TO_SELF = {**SIZE, "d_out": D_IN, "apply_b_dec_to_input": False}
+ANOTHER_HOOK = "it reads one hook and predicts another, so what it misses is no error of what it reads"
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        (Transcoder(TranscoderConfig(**TO_SELF)), ANOTHER_HOOK),
+        (SkipTranscoder(SkipTranscoderConfig(**TO_SELF)), ANOTHER_HOOK),
+        (JumpReLUTranscoder(JumpReLUTranscoderConfig(**TO_SELF)), ANOTHER_HOOK),
+        (KronSAE(KronSAEConfig(**SIZE, k=4)), "its encoder multiplies the parts of each pair of latents"),
+    ],
+    ids=lambda value: value.cfg.architecture() if isinstance(value, SAE) else "",
+)
+def test_ResidualTrainingSAE_refuses_bases_that_cannot_be_stacked(base: SAE, reason: str) -> None:
+    with pytest.raises(ValueError) as info:
+        residual_for(base)
+    message = str(info.value)
+    assert f"architecture {base.cfg.architecture()!r}, which a residual SAE cannot stand on" in message
+    assert f"the stack is one flat encoder and decoder, and {reason}" in message
+    assert "It can hold standard, gated, jumprelu, topk bases" in message
+    assert len([1 for other in (ANOTHER_HOOK, "its encoder multiplies") if other in message]) == 1
+
+
+@pytest.mark.parametrize("kind", ["standard", "gated"])
+def test_ResidualTrainingSAE_refuses_bases_that_do_not_read_raw_activations(kind: str) -> None:
     with pytest.raises(ValueError, match="does not read raw activations"):
-        residual_for(base_sae("standard", normalize_activations="expected_average_only_in"))
+        residual_for(base_sae(kind, normalize_activations="expected_average_only_in"))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -1,5 +1,6 @@
 """The stack against the sum of its parts, its switches and addresses, and its native form."""
 
+import copy
 import subprocess
 import sys
 
@@ -7,19 +8,26 @@ import pytest
 import torch
 from sae_lens import (
     SAE,
+    GatedTrainingSAE,
+    GatedTrainingSAEConfig,
     JumpReLUSAE,
     JumpReLUSAEConfig,
     StandardSAE,
     StandardSAEConfig,
     TopKTrainingSAE,
     TopKTrainingSAEConfig,
+    TrainingSAE,
+    Transcoder,
+    TranscoderConfig,
 )
 
 from sae_lens_ext import KronSAE, KronSAEConfig, ResidualStackSAE, ResidualStackSAEConfig, with_k
+from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference
 from tests.architectures.bases import D_BASE, D_IN, D_RESIDUAL, base_sae, residual_for
 
-BASES = ["standard", "jumprelu", "topk", "rescaled_topk"]
+EXACT = ["standard", "jumprelu", "topk", "rescaled_topk"]
+BASES = [*EXACT, "gated"]  # whose gates are folded into thresholds: the same up to rounding
 
 
 def stack_of(kind: str, **fields):
@@ -45,14 +53,14 @@ def test_ResidualStackSAE_is_the_sum_of_its_active_parts(
         stack(x), base(x) + sum(residuals[name](x) for name in active), rtol=1e-5, atol=1e-5
     )
     parts = stack.encode(x).split([D_BASE, D_RESIDUAL, D_RESIDUAL], dim=-1)
-    torch.testing.assert_close(parts[0], base.encode(x))
+    torch.testing.assert_close(parts[0], base.encode(x), rtol=1e-5, atol=1e-5)
     for name, part in zip(("code", "french"), parts[1:], strict=True):
         expected = residuals[name].encode(x) if name in active else torch.zeros_like(part)
         torch.testing.assert_close(part, expected, rtol=1e-5, atol=1e-5)
     assert all((residuals[name].encode(x) != 0).any() for name in residuals)  # the parts do say something
 
 
-@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("kind", EXACT)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ResidualStackSAE_with_nothing_active_is_the_base_bit_for_bit(kind: str, dtype: torch.dtype) -> None:
     stack, base, _ = stack_of(kind)
@@ -70,7 +78,7 @@ def test_ResidualStackSAE_nothing_active_is_the_base_bit_for_bit_at_a_real_size(
     assert torch.equal(stack(x), base(x))
 
 
-@pytest.mark.parametrize("kind", ["standard", "jumprelu"])
+@pytest.mark.parametrize("kind", ["standard", "jumprelu", "gated"])
 @pytest.mark.parametrize("active", [("code", "french"), ("french",), ()])
 def test_ResidualStackSAE_to_native_is_one_jumprelu_with_the_same_outputs(kind: str, active) -> None:
     stack, _, _ = stack_of(kind)
@@ -86,23 +94,27 @@ def test_ResidualStackSAE_to_native_refuses_a_topk_base() -> None:
 
 
 def test_ResidualStackSAE_native_form_loads_without_this_package(tmp_path) -> None:
-    stack, _, _ = stack_of("jumprelu")
     x = torch.randn(6, D_IN)
-    stack.to_native().save_model(tmp_path / "sae")
     torch.save(x, tmp_path / "x.pt")
+    stacks = {kind: stack_of(kind)[0] for kind in ("jumprelu", "gated")}
+    for kind, stack in stacks.items():
+        stack.to_native().save_model(tmp_path / kind)
     script = (
         "import sys, torch\n"
         "from sae_lens import SAE\n"
-        f"sae = SAE.load_from_disk({str(tmp_path / 'sae')!r})\n"
-        f"torch.save(sae(torch.load({str(tmp_path / 'x.pt')!r})), {str(tmp_path / 'y.pt')!r})\n"
+        "x = torch.load('x.pt')\n"
+        "for kind in sys.argv[1:]:\n"
+        "    torch.save(SAE.load_from_disk(kind)(x), kind + '.pt')\n"
         "assert not any(name.startswith('sae_lens_ext') for name in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=tmp_path)
-    torch.testing.assert_close(torch.load(tmp_path / "y.pt"), stack(x), rtol=1e-5, atol=1e-5)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script, *stacks], check=True, cwd=tmp_path)
+    for kind, stack in stacks.items():
+        torch.testing.assert_close(torch.load(tmp_path / f"{kind}.pt"), stack(x), rtol=1e-5, atol=1e-5)
 
 
-def test_ResidualStackSAE_saved_and_loaded_is_the_same_with_its_switches(tmp_path) -> None:
-    stack, _, _ = stack_of("rescaled_topk")
+@pytest.mark.parametrize("kind", ["rescaled_topk", "gated"])
+def test_ResidualStackSAE_saved_and_loaded_is_the_same_with_its_switches(tmp_path, kind: str) -> None:
+    stack, _, _ = stack_of(kind)
     stack.active = ("french",)
     stack.save_model(tmp_path)
     loaded, x = SAE.load_from_disk(tmp_path), torch.randn(9, D_IN)
@@ -140,17 +152,25 @@ def test_ResidualStackSAE_active_is_checked_and_kept_in_order() -> None:
     assert stack.active == ("code", "french")
 
 
-def test_ResidualStackSAE_shares_no_memory_with_its_parts() -> None:
-    stack, base, _ = stack_of("standard")
-    before = base.W_dec.clone()
+@pytest.mark.parametrize("kind", BASES)
+def test_ResidualStackSAE_shares_no_memory_with_its_parts(kind: str) -> None:
+    stack, base, _ = stack_of(kind)
+    before = copy.deepcopy(base.state_dict())
     with torch.no_grad():
         for parameter in stack.parameters():
             parameter.zero_()
-    assert torch.equal(base.W_dec, before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in base.state_dict().items())
 
 
-def test_ResidualStackSAE_from_training_saes_as_they_come_from_the_runner() -> None:
-    base = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=16, k=3))
+@pytest.mark.parametrize(
+    "base",
+    [
+        TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=16, k=3)),
+        GatedTrainingSAE(GatedTrainingSAEConfig(d_in=D_IN, d_sae=16)),
+    ],
+    ids=["topk", "gated"],
+)
+def test_ResidualStackSAE_from_training_saes_as_they_come_from_the_runner(base: TrainingSAE) -> None:
     stack = ResidualStackSAE.from_saes(base, {"code": residual_for(base)})
     stack.active = ()
     x = torch.randn(5, D_IN)
@@ -163,6 +183,9 @@ def test_ResidualStackSAE_refuses_what_does_not_belong_on_the_base() -> None:
         ResidualStackSAE.from_saes(other, {"code": residual_for(base)})
     with pytest.raises(ValueError, match="architecture 'kron', which a residual SAE cannot stand on"):
         ResidualStackSAE.from_saes(KronSAE(KronSAEConfig(d_in=D_IN, d_sae=24, k=4)), {})
+    transcoder = Transcoder(TranscoderConfig(d_in=D_IN, d_out=D_IN, d_sae=24, apply_b_dec_to_input=False))
+    with pytest.raises(ValueError, match="architecture 'transcoder', which a residual.*predicts another"):
+        ResidualStackSAE.from_saes(transcoder, {})
     with pytest.raises(ValueError, match="the residual SAE of 'code' has the architecture 'standard'"):
         ResidualStackSAE.from_saes(base, {"code": other})
     with pytest.raises(ValueError, match="residuals of type list. Give a mapping"):
@@ -187,8 +210,9 @@ def test_ResidualStackSAE_says_when_a_residual_names_no_base(caplog: pytest.LogC
     assert "the residual SAE of 'code' names no base" in caplog.text
 
 
-def test_ResidualStackSAE_knows_its_base_in_another_precision() -> None:
-    base = base_sae("standard")
+@pytest.mark.parametrize("kind", ["standard", "gated"])
+def test_ResidualStackSAE_knows_its_base_in_another_precision(kind: str) -> None:
+    base = base_sae(kind)
     residual = residual_for(base)
     ResidualStackSAE.from_saes(base.to(dtype=torch.bfloat16), {"code": residual})
 
@@ -209,3 +233,80 @@ def test_ResidualStackSAE_knows_its_base_in_another_precision() -> None:
 def test_ResidualStackSAEConfig_refuses(fields: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         ResidualStackSAEConfig(d_in=D_IN, d_sae=8, **fields)
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("active", [("code", "french"), ("french",), ()])
+def test_ResidualStackSAE_with_active_computes_what_switching_does(kind: str, active) -> None:
+    stack, _, _ = stack_of(kind)
+    other, x = stack.with_active(active), torch.randn(20, D_IN)
+    assert type(other) is ResidualStackSAE and other.active == active
+    stack.active = active
+    assert torch.equal(other(x), stack(x)) and torch.equal(other.encode(x), stack.encode(x))
+
+
+def test_ResidualStackSAE_with_active_leaves_the_original_s_switches() -> None:
+    stack, _, _ = stack_of("standard")
+    x = torch.randn(20, D_IN)
+    before = stack(x)
+    other = stack.with_active(("french",))
+    assert stack.active == ("code", "french") and torch.equal(stack(x), before)
+    other.active = ()
+    stack.active = ("code",)
+    assert other.active == () and stack.active == ("code",)
+    other.cfg.metadata.model_name = "another"
+    assert stack.cfg.metadata.model_name != "another"
+
+
+def test_ResidualStackSAE_with_active_keeps_the_order_of_the_stack_and_takes_any_sequence() -> None:
+    stack, _, _ = stack_of("standard")
+    assert stack.with_active(["french", "code"]).active == ("code", "french")
+    assert stack.with_active(()).with_active(("code",)).active == ("code",)
+
+
+def test_ResidualStackSAE_with_active_shares_the_weights() -> None:
+    stack, _, _ = stack_of("jumprelu")
+    other = stack.with_active(())
+    mine, theirs = dict(stack.named_parameters()), dict(other.named_parameters())
+    assert mine.keys() == theirs.keys() == {"W_enc", "b_enc", "threshold", "W_dec", "b_dec"}
+    assert all(mine[name].data_ptr() == theirs[name].data_ptr() for name in mine)
+    with torch.no_grad():
+        stack.b_dec += 1
+    x = torch.randn(5, D_IN)
+    stack.active = ()
+    assert torch.equal(other(x), stack(x))
+
+
+def test_ResidualStackSAE_with_active_has_hooks_of_its_own() -> None:
+    stack, _, _ = stack_of("jumprelu")
+    runs = []
+    stack.hook_sae_acts_post.add_hook(lambda x, hook: runs.append("stack"))
+    stack.with_active(("code",))(torch.randn(5, D_IN))
+    assert runs == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_ResidualStackSAE_with_active_keeps_precision_device_and_mode(training: bool, dtype) -> None:
+    stack, _, _ = stack_of("standard")
+    stack = stack.to(dtype=dtype).train(training)
+    other = stack.with_active(("code",))
+    assert (other.dtype, other.device, other.training) == (dtype, stack.device, training)
+    assert other(torch.randn(5, D_IN)).dtype == dtype
+    assert {**other.cfg.to_dict(), "active": None} == {**stack.cfg.to_dict(), "active": None}
+
+
+def test_ResidualStackSAE_with_active_refuses_domains_it_lacks() -> None:
+    stack, _, _ = stack_of("standard")
+    with pytest.raises(ValueError, match="no domain 'german'. It has 'code', 'french'"):
+        stack.with_active(("code", "german"))
+    with pytest.raises(ValueError, match=r"active = 'code' is one string. Give a tuple"):
+        stack.with_active("code")
+    assert stack.active == ("code", "french")
+
+
+def test_ResidualStackSAE_on_a_gated_base_says_that_it_holds_a_jumprelu() -> None:
+    stack, base, _ = stack_of("gated")
+    assert stack.cfg.base_architecture == "jumprelu" and stack.cfg.base_k is None
+    assert stack.cfg.metadata.residual_base_sha256 == weights_fingerprint(base)
+    assert stack.cfg.metadata.hook_name == base.cfg.metadata.hook_name

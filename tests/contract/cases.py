@@ -172,6 +172,10 @@ RESIDUAL_STACK = ArchitectureCase(
 RESIDUAL_STACK_ON_TOPK = dataclasses.replace(
     RESIDUAL_STACK, build=residual_stack(TOPK), variant="on a TopK base"
 )
+GATED = ArchitectureCase("gated", dict, saved_as="gated")
+RESIDUAL_STACK_ON_GATED = dataclasses.replace(
+    RESIDUAL_STACK, build=residual_stack(GATED), variant="on a gated base"
+)
 
 CASES = (
     TOPK,
@@ -182,6 +186,7 @@ CASES = (
     RESIDUAL,
     RESIDUAL_STACK,
     RESIDUAL_STACK_ON_TOPK,
+    RESIDUAL_STACK_ON_GATED,
 )
 TRAINED = tuple(case for case in CASES if case.build is None)
 OURS = tuple(case for case in CASES if case not in (TOPK, BATCHTOPK))
