@@ -30,7 +30,10 @@ from sae_lens_ext.architectures import (
 )
 
 if TYPE_CHECKING:
+    from sae_lens_ext.analysis.domains import DomainReport, evaluate_domains
+    from sae_lens_ext.analysis.new_latents import NewLatents, compare_new_latents
     from sae_lens_ext.embedded import embedded_texts, list_embedded_texts, load_embedded_model
+    from sae_lens_ext.language_model import mix_datasets
 
 __version__ = "0.1.0"
 
@@ -38,12 +41,14 @@ register_architectures()
 
 __all__ = [
     "BudgetCurve",
+    "DomainReport",
     "HierarchicalTopKTrainingSAE",
     "HierarchicalTopKTrainingSAEConfig",
     "KronSAE",
     "KronSAEConfig",
     "KronTrainingSAE",
     "KronTrainingSAEConfig",
+    "NewLatents",
     "NonFiniteTrainingError",
     "ResidualStackSAE",
     "ResidualStackSAEConfig",
@@ -51,17 +56,25 @@ __all__ = [
     "ResidualTrainingSAEConfig",
     "budget_curve",
     "cite",
+    "compare_new_latents",
     "describe",
     "embedded_texts",
+    "evaluate_domains",
     "list_architectures",
     "list_embedded_texts",
     "load_embedded_model",
     "load_sae",
+    "mix_datasets",
     "weights_fingerprint",
     "with_k",
 ]
 
 _LAZY = {
+    "DomainReport": "sae_lens_ext.analysis.domains",
+    "NewLatents": "sae_lens_ext.analysis.new_latents",
+    "compare_new_latents": "sae_lens_ext.analysis.new_latents",
+    "evaluate_domains": "sae_lens_ext.analysis.domains",
+    "mix_datasets": "sae_lens_ext.language_model",
     "embedded_texts": "sae_lens_ext.embedded",
     "list_embedded_texts": "sae_lens_ext.embedded",
     "load_embedded_model": "sae_lens_ext.embedded",
