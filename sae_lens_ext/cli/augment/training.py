@@ -1,0 +1,65 @@
+"""Train the residual SAE of one domain, going on from its last checkpoint if there is one."""
+
+from typing import Any
+
+from datasets import Dataset
+from sae_lens import SAE
+from sae_lens.util import temporary_seed
+from tqdm.auto import tqdm
+
+from sae_lens_ext.architectures.residual import ResidualTrainingSAE
+from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config
+from sae_lens_ext.cli.interruptible import InterruptibleRunner
+from sae_lens_ext.cli.run_folder import RunFolder
+
+RESIDUALS = "residuals"  # the folder they are saved in
+
+
+def train(
+    plan: Plan, folder: RunFolder, model: Any, base: SAE[Any], domain: str, contexts: Dataset
+) -> SAE[Any]:
+    """Train, save and load back a domain's residual SAE; loads it only if a run before this one has finished it.
+
+    Args:
+        plan: The plan.
+        folder: Where everything goes.
+        model: The language model.
+        base: The base SAE; it is read only.
+        domain: The domain.
+        contexts: What to train on, general text mixed in: a data set with the column "input_ids".
+
+    Returns:
+        The residual in inference form.
+    """
+    output_path = folder.path / RESIDUALS / domain
+    if not folder.is_trained(domain):
+        checkpoint = folder.latest_checkpoint(domain)
+        if checkpoint is not None:
+            tqdm.write(f"{domain}: going on from the checkpoint at {checkpoint.name} tokens.")
+        tokens = training_tokens(plan, contexts)
+        cfg = runner_config(
+            plan,
+            sae_config(plan, base.cfg.d_in, training_tokens=tokens),
+            training_tokens=tokens,
+            dataset_path=plan.domains[domain],
+            checkpoint_path=str(folder.checkpoints(domain)),
+            output_path=str(output_path),
+            resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
+        )
+        # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
+        with temporary_seed(plan.seed), folder.timed(domain):
+            sae = ResidualTrainingSAE(cfg.sae, base=base)
+            InterruptibleRunner(cfg, override_model=model, override_dataset=contexts, override_sae=sae).run()
+        record = {
+            "tokens": tokens,
+            "seconds": round(folder.training_seconds(domain), 1),
+            "resumed": checkpoint is not None,
+        }
+        folder.mark_trained(domain, record)
+    return SAE.load_from_disk(output_path, device=plan.device)
+
+
+def training_tokens(plan: Plan, contexts: Dataset) -> int:
+    """Tokens of a run: those the user asks for, else every context once, in whole steps."""
+    asked = plan.training_tokens or len(contexts) * (plan.context_size - 1)
+    return asked // plan.train_batch_size_tokens * plan.train_batch_size_tokens
