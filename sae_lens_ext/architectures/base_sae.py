@@ -96,7 +96,7 @@ def without_gates(base: SAE[Any]) -> SAE[Any]:
     """
     if not isinstance(base, GatedSAE):
         return base
-    shared = {f.name: copy.deepcopy(getattr(base.cfg, f.name)) for f in fields(SAEConfig)}
+    shared: dict[str, Any] = {f.name: copy.deepcopy(getattr(base.cfg, f.name)) for f in fields(SAEConfig)}
     scale = base.r_mag.detach().double().exp()
     b_mag = base.b_mag.detach().double()
     weights = {
@@ -106,7 +106,7 @@ def without_gates(base: SAE[Any]) -> SAE[Any]:
         "W_dec": base.W_dec.detach(),
         "b_dec": base.b_dec.detach(),
     }
-    cfg = JumpReLUSAEConfig(**{**shared, "device": str(base.device)})
+    cfg = JumpReLUSAEConfig(**(shared | {"device": str(base.device)}))
     return assemble(cfg, {name: tensor.to(base.dtype, copy=True) for name, tensor in weights.items()})
 
 

@@ -96,7 +96,7 @@ def load_documents(name: str) -> list[str]:
                 "text files."
             )
         dataset = datasets.load_dataset(DATA_FILES[path.suffix], data_files=name, split="train")
-    elif (path / "dataset_info.json").is_file():
+    elif any((path / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
         dataset = datasets.load_from_disk(name)
     elif path.is_dir():
         data_files = [file for file in path.iterdir() if DATA_FILES.get(file.suffix, "text") != "text"]
@@ -109,7 +109,7 @@ def load_documents(name: str) -> list[str]:
         dataset = datasets.load_dataset(name, split="train")
     if isinstance(dataset, datasets.DatasetDict):
         raise CommandError(
-            f"{name!r} holds several splits, {', '.join(dataset)}. Give the folder of one, such as {name}/{next(iter(dataset))}."
+            f"{name!r} holds several splits, {', '.join(map(str, dataset))}. Give the folder of one, such as {name}/{next(iter(dataset))}."
         )
     if "text" not in dataset.column_names or len(dataset) == 0:
         raise CommandError(

@@ -31,7 +31,7 @@ def find_hook_point(model: Any, hook_name: str) -> HookPoint:
     if hook_name in points:
         return points[hook_name]
     alias = _aliases(model).get(hook_name)
-    if alias in points:
+    if alias is not None and alias in points:
         return points[alias]
     for name, point in points.items():
         if same_hook(name, hook_name):
