@@ -106,7 +106,8 @@ def without_gates(base: SAE[Any]) -> SAE[Any]:
         "W_dec": base.W_dec.detach(),
         "b_dec": base.b_dec.detach(),
     }
-    cfg = JumpReLUSAEConfig(**(shared | {"device": str(base.device)}))
+    shared["device"] = str(base.device)
+    cfg = JumpReLUSAEConfig(**shared)
     return assemble(cfg, {name: tensor.to(base.dtype, copy=True) for name, tensor in weights.items()})
 
 

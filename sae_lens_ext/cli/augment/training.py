@@ -1,5 +1,6 @@
 """Train the residual SAE of one domain, going on from its last checkpoint if there is one."""
 
+import zlib
 from typing import Any
 
 from datasets import Dataset
@@ -47,7 +48,7 @@ def train(
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
         )
         # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
-        with temporary_seed(plan.seed), folder.timed(domain):
+        with temporary_seed(seed_of(plan, domain)), folder.timed(domain):
             sae = ResidualTrainingSAE(cfg.sae, base=base)
             InterruptibleRunner(cfg, override_model=model, override_dataset=contexts, override_sae=sae).run()
         record = {
@@ -57,6 +58,14 @@ def train(
         }
         folder.mark_trained(domain, record)
     return SAE.load_from_disk(output_path, device=plan.device)
+
+
+def seed_of(plan: Plan, domain: str) -> int:
+    """Give each domain a seed of its own.
+
+    With one seed all domains' residuals, and a base that was trained with it, would start from the same decoder rows.
+    """
+    return zlib.crc32(f"{plan.seed}/{domain}".encode())
 
 
 def training_tokens(plan: Plan, contexts: Dataset) -> int:

@@ -1,0 +1,233 @@
+"""Residual SAEs against the baselines of their paper: what each gives in its domain and costs elsewhere.
+
+One base SAE of general text (the embedded encyclopedia), two domains that it is blind to (Python source, French), equal
+tokens and equal latents a token for every method, each at the best of three learning rates for the domain's held-out EV
+(in short runs on Python). Then EV, cross-entropy and L0 on held-out documents of all three texts, and two domains together.
+
+    python benchmarks/residual.py           writes residual.json and residual.svg; an hour on two cores
+
+Interrupted, it goes on where it was (benchmarks/work/).
+"""
+
+import json
+from pathlib import Path
+
+import plotly.graph_objects as go
+import torch
+from domain_saes import (
+    BATCH,
+    D_NEW,
+    GENERAL,
+    K_NEW,
+    WORK,
+    base_sae,
+    cached_activations,
+    explained_variance,
+    fit,
+    keep,
+    mixture,
+    residual_sae,
+)
+from plotly.colors import qualitative
+from plotly.subplots import make_subplots
+from residual_baselines import extended, fine_tuned, stitched
+from result import write_figure, write_result
+from sae_lens import SAE, TrainingSAE
+from sae_lens.util import temporary_seed
+
+from sae_lens_ext import (
+    DomainReport,
+    ResidualStackSAE,
+    embedded_texts,
+    evaluate_domains,
+    load_embedded_model,
+    load_sae,
+    weights_fingerprint,
+)
+from sae_lens_ext.architectures.inference import as_inference
+
+DOMAINS = {"python": "python_source", "french": "encyclopedia_fr"}
+TOKENS = 600_000
+GENERAL_FRACTION = 0.1
+EVAL_TOKENS = 16_384
+RESIDUAL, RESIDUAL_MIXED = "residual, domain only (paper)", "residual, 10 % general text (our default)"
+EXTENDED_RANDOM, EXTENDED_ACTIVE = "extended, random init", "extended, most-active init"
+TUNED, TUNED_MIXED, STITCHED = "fine-tuned", "fine-tuned, 10 % general text", "stitched"
+METHODS = (
+    RESIDUAL,
+    RESIDUAL_MIXED,
+    EXTENDED_RANDOM,
+    EXTENDED_ACTIVE,
+    TUNED,
+    TUNED_MIXED,
+    STITCHED,
+)
+LEARNING_RATES = (2e-4, 7e-4, 2e-3)
+LEARNING_RATE_TOKENS = 150_000
+SAME_LEARNING_RATE = {RESIDUAL_MIXED: RESIDUAL, EXTENDED_ACTIVE: EXTENDED_RANDOM, TUNED_MIXED: TUNED}
+
+
+def untrained(base: SAE, method: str, domain: torch.Tensor) -> TrainingSAE:
+    """Give what a method trains, as it starts."""
+    if method in (RESIDUAL, RESIDUAL_MIXED):
+        return residual_sae(base)
+    if method in (EXTENDED_RANDOM, EXTENDED_ACTIVE):
+        return extended(base, domain, "random" if method == EXTENDED_RANDOM else "active")
+    return fine_tuned(base)
+
+
+def trained(base: SAE, method: str, domain: str, *, tokens: int, lr: float) -> tuple[SAE, float]:
+    """Train a method on a domain; gives it for inference, and the seconds."""
+    x, _ = cached_activations(DOMAINS[domain])
+    general, _ = cached_activations(GENERAL)
+    fraction = GENERAL_FRACTION if method in (RESIDUAL_MIXED, TUNED_MIXED) else 0.0
+    # With the seed of the base a residual would start from the base's own first rows, and so would every domain's.
+    seed = 1 + list(DOMAINS).index(domain) if method in (RESIDUAL, RESIDUAL_MIXED) else 0
+    with temporary_seed(seed):
+        sae = untrained(base, method, x)
+        seconds = fit(sae, mixture(x, general, fraction), tokens, lr=lr)
+    return as_inference(sae), seconds
+
+
+def learning_rates(base: SAE) -> dict[str, dict[str, float]]:
+    """Give each method's EV on held-out Python at every learning rate, after few tokens."""
+    path = WORK / "learning_rates.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    _, held_out = cached_activations(DOMAINS["python"])
+    for method in (RESIDUAL, EXTENDED_RANDOM, TUNED):
+        for lr in LEARNING_RATES:
+            if str(lr) not in found.setdefault(method, {}):
+                sae, _ = trained(base, method, "python", tokens=LEARNING_RATE_TOKENS, lr=lr)
+                if method == RESIDUAL:
+                    sae = ResidualStackSAE.from_saes(base, {"python": sae})
+                found[method][str(lr)], _ = explained_variance(sae, held_out)
+                print(method, lr, found[method][str(lr)], flush=True)
+                path.write_text(json.dumps(found))
+    return found
+
+
+def kept(base: SAE, method: str, domain: str, rates: dict[str, dict[str, float]]) -> tuple[SAE, float]:
+    """Load what an earlier run trained, or train and save it; gives it for inference, and the seconds."""
+    path = WORK / "saes" / f"{domain}, {method}"
+    if not path.is_dir():
+        path.parent.mkdir(exist_ok=True)
+        if method == STITCHED:
+            tuned, seconds = kept(base, TUNED, domain, rates)
+            sae = stitched(base, tuned)
+        else:
+            by_rate = rates[SAME_LEARNING_RATE.get(method, method)]
+            best = float(max(by_rate, key=lambda lr: by_rate[lr]))
+            sae, seconds = trained(base, method, domain, tokens=TOKENS, lr=best)
+        sae.cfg.metadata.training_seconds = round(seconds, 1)
+        keep(sae, path)
+        print(f"{path.name}: {seconds:.0f} s", flush=True)
+    sae = load_sae(path)
+    return sae, sae.cfg.metadata.training_seconds
+
+
+def everything(base: SAE, rates: dict[str, dict[str, float]]) -> tuple[dict[str, SAE], dict[str, float]]:
+    """Train all methods on all domains; gives the SAEs to measure by name, and the seconds of each."""
+    saes: dict[str, SAE] = {"base": base}
+    seconds: dict[str, float] = {}
+    residuals: dict[str, dict[str, SAE]] = {RESIDUAL: {}, RESIDUAL_MIXED: {}}
+    for domain in DOMAINS:
+        for method in METHODS:
+            name = f"{domain}: {method}"
+            sae, seconds[name] = kept(base, method, domain, rates)
+            if method in residuals:
+                residuals[method][domain] = sae
+                sae = ResidualStackSAE.from_saes(base, {domain: sae})
+            saes[name] = sae
+    for method, found in residuals.items():
+        saes[f"both: {method}"] = ResidualStackSAE.from_saes(base, found)
+    return saes, seconds
+
+
+def exactness(base: SAE, stack: ResidualStackSAE, before: str) -> dict[str, bool | float]:
+    """Check that the base is what it was, that nothing active is the base, and how exact the native form is."""
+    _, x = cached_activations(DOMAINS["python"])
+    nothing, native = stack.with_active(()), stack.to_native()
+    with torch.no_grad():
+        return {
+            "base's weights are as before training": weights_fingerprint(base) == before
+            and all(
+                torch.equal(mine, saved)
+                for mine, saved in zip(
+                    base.state_dict().values(), load_sae(WORK / "base").state_dict().values(), strict=True
+                )
+            ),
+            "nothing active equals the base bit for bit": torch.equal(nothing(x), base(x)),
+            "largest difference of the native form": (native(x) - stack(x)).abs().max().item(),
+            "largest activation": x.abs().max().item(),
+        }
+
+
+def main() -> None:
+    """Train, measure, draw, write."""
+    base = base_sae()
+    before = weights_fingerprint(base)
+    rates = learning_rates(base)
+    saes, seconds = everything(base, rates)
+    report_path = WORK / "residual_report.json"
+    if not report_path.is_file():
+        texts = {domain: embedded_texts(text, split="test") for domain, text in DOMAINS.items()}
+        report = evaluate_domains(
+            load_embedded_model("bridge"),
+            saes,
+            {**texts, "general": embedded_texts(GENERAL, split="test")},
+            max_tokens=EVAL_TOKENS,
+            autocast=True,
+        )
+        report.save(report_path)
+    report = DomainReport.load(report_path)
+    stack = saes[f"both: {RESIDUAL_MIXED}"]
+    write_result(
+        __file__,
+        {
+            "tokens": TOKENS,
+            "batch": BATCH,
+            "explained_variance_by_learning_rate": rates,
+            "new_latents": D_NEW,
+            "new_latents_per_token": K_NEW,
+            "general_fraction": GENERAL_FRACTION,
+            "exactness": exactness(base, stack, before),
+            "training_seconds": seconds,
+            "changes": json.loads(report.changes("base").to_json(orient="records")),
+            **json.loads(Path(report_path).read_text()),
+        },
+    )
+    write_figure(__file__, figure(report), height=640)
+    print(report.changes("base").to_string(float_format=lambda x: f"{x:+.1%}"))
+
+
+def figure(report: DomainReport) -> go.Figure:
+    """Draw each method's gain in its domain against its cost in general text, for EV and for cross-entropy."""
+    drawing = make_subplots(rows=1, cols=2, subplot_titles=list(DOMAINS), horizontal_spacing=0.12)
+    changes = report.changes("base").set_index(["sae", "domain"])["ev_change"]
+    symbols = ("star", "star", "circle", "circle-open", "square", "square-open", "x")
+    for column, domain in enumerate(DOMAINS, start=1):
+        for i, method in enumerate(METHODS):
+            name = f"{domain}: {method}"
+            drawing.add_scatter(
+                x=[100 * changes[name, "general"]],
+                y=[100 * changes[name, domain]],
+                mode="markers",
+                name=method,
+                marker={"size": 13, "symbol": symbols[i], "color": qualitative.Safe[i]},
+                legendgroup=method,
+                showlegend=column == 1,
+                row=1,
+                col=column,
+            )
+        drawing.add_vline(x=0, line={"color": "#999", "width": 1}, row=1, col=column)
+    drawing.update_xaxes(title="general text: change of EV, %")
+    drawing.update_yaxes(title="domain: change of EV, %")
+    drawing.update_layout(
+        title=f"Gain in the domain against harm to general text, {TOKENS:,} tokens",
+        legend={"orientation": "h", "y": -0.2},
+    )
+    return drawing
+
+
+if __name__ == "__main__":
+    main()
