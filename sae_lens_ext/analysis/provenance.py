@@ -1,8 +1,11 @@
 """Where a result comes from: what every analysis notes beside its numbers."""
 
+import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from sae_lens import SAE
 
 
@@ -11,6 +14,18 @@ def versions() -> dict[str, str]:
     return {
         f"{name.replace('-', '_')}_version": version(name)
         for name in ("torch", "sae-lens", "transformer-lens", "sae-lens-ext")
+    }
+
+
+def tokens_read(contexts: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Name the tokens that each text was measured on: SHA-256 of their ids, in the order they were read.
+
+    Args:
+        contexts: Token ids [n, context_size] by text.
+    """
+    return {
+        name: hashlib.sha256(tokens.long().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for name, tokens in contexts.items()
     }
 
 

@@ -81,7 +81,12 @@ def test_evaluate_domains_notes_where_its_numbers_come_from(hooked_model, sae_br
     }
     assert expected.items() <= report.provenance.items()
     versions = {"torch_version", "sae_lens_version", "transformer_lens_version", "sae_lens_ext_version"}
-    assert set(report.provenance) == set(expected) | versions
+    assert set(report.provenance) == set(expected) | versions | {"tokens_sha256"}
+    read = report.provenance["tokens_sha256"]
+    assert set(read) == set(TEXTS) and all(len(digest) == 64 for digest in read.values())
+    sae = {"a": sae_at(RESIDUAL[0])}
+    assert evaluate(hooked_model, sae, seed=3).provenance["tokens_sha256"] == read
+    assert evaluate(hooked_model, sae, seed=4).provenance["tokens_sha256"] != read
     report.save(tmp_path / "report.json")
     assert DomainReport.load(tmp_path / "report.json") == report
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
 from sae_lens_ext.analysis.domains.report import DomainMeasurement, DomainReport
-from sae_lens_ext.analysis.provenance import model_name, versions
+from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
 from sae_lens_ext.analysis.texts import require_mapping, require_texts
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.inference import as_inference
@@ -127,6 +127,7 @@ def evaluate_domains(
         **versions(),
         "model_name": model_name(model, next(iter(measured.values()))),
         "hook_names": sorted({site.hook_name for site in sites.values()}),
+        "tokens_sha256": tokens_read(tokens),
         "context_size": context_size,
         "max_tokens": max_tokens,
         "autocast": autocast,

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from sae_lens_ext.analysis.new_latents.result import Context, LatentPair, LatentUse, NewLatents
 from sae_lens_ext.analysis.new_latents.search import Findings, LatentReader, reread, search
-from sae_lens_ext.analysis.provenance import model_name, versions
+from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
 from sae_lens_ext.analysis.texts import require_texts
 from sae_lens_ext.architectures.residual_stack import BASE, ResidualStackSAE
 from sae_lens_ext.architectures.validation import require_positive_int
@@ -144,6 +144,7 @@ def compare_new_latents(
             "hook_name": site.hook_name,
             "base_sha256": stack.cfg.metadata.residual_base_sha256,
             "n_tokens": dict(findings.n_tokens),
+            "tokens_sha256": tokens_read(contexts),
             "latents_given": given is not None,
             "n_contexts": n_contexts,
             "tokens_around": tokens_around,
