@@ -28,12 +28,12 @@ from sae_lens_ext.architectures import (
     weights_fingerprint,
     with_k,
 )
+from sae_lens_ext.language_model import mix_datasets
 
 if TYPE_CHECKING:
     from sae_lens_ext.analysis.domains import DomainReport, evaluate_domains
     from sae_lens_ext.analysis.new_latents import NewLatents, compare_new_latents
     from sae_lens_ext.embedded import embedded_texts, list_embedded_texts, load_embedded_model
-    from sae_lens_ext.language_model import mix_datasets
 
 __version__ = "0.1.0"
 
@@ -74,7 +74,6 @@ _LAZY = {
     "NewLatents": "sae_lens_ext.analysis.new_latents",
     "compare_new_latents": "sae_lens_ext.analysis.new_latents",
     "evaluate_domains": "sae_lens_ext.analysis.domains",
-    "mix_datasets": "sae_lens_ext.language_model",
     "embedded_texts": "sae_lens_ext.embedded",
     "list_embedded_texts": "sae_lens_ext.embedded",
     "load_embedded_model": "sae_lens_ext.embedded",

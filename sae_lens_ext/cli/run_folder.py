@@ -1,7 +1,6 @@
 """The folder of a command that can be interrupted: whose it is, what is finished in it, where to go on."""
 
 import json
-import os
 import shutil
 import time
 import zipfile
@@ -14,6 +13,7 @@ from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME, TRAINE
 from safetensors import SafetensorError, safe_open
 
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.files import write_whole
 
 PLAN_FILE = "plan.json"
 
@@ -102,7 +102,7 @@ class RunFolder:
         return self.path / "trained" / f"{stage}.json"
 
     def _seconds_file(self, stage: str) -> Path:
-        return self.path / "trained" / f"{stage}_seconds.json"
+        return self.path / "training_seconds" / f"{stage}.json"
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
         """Give a JSON result that a run before this one may have finished, or compute and keep it."""
@@ -124,7 +124,9 @@ class RunFolder:
                 "of another kind), so nothing was written there. Give another folder."
             )
         differing = [
-            f"{key} was {saved[key]!r}, now {plan[key]!r}" for key in plan if saved[key] != plan[key]
+            f"{key} was {saved[key]!r}, now {plan[key]!r}"
+            for key in plan
+            if json.dumps(saved[key]) != json.dumps(plan[key])  # in mappings, too, the order counts
         ]
         if differing:
             raise CommandError(
@@ -136,12 +138,7 @@ class RunFolder:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".json.part")
-    with aside.open("w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    write_whole(path, json.dumps(content, indent=1))
 
 
 def _is_json(path: Path) -> bool:

@@ -73,13 +73,14 @@ def load_dataset(name: str) -> Any:
     return embedded_texts(name.removeprefix(EMBEDDED_PREFIX), split="train").to_dataset()
 
 
-def load_documents(name: str) -> list[str]:
-    """Load all documents of a text.
+def load_documents(name: str, max_characters: int | None = None) -> list[str]:
+    """Load the documents of a text.
 
     Args:
         name: `embedded:NAME`; a file (.jsonl, .json, .csv, .parquet with a column "text", or .txt, a document a line);
             a folder that `datasets` saved or that holds such data files; a folder of text files, each a document;
             or a data set of the hub's.
+        max_characters: Read a data set of the hub's only until so many; None for all of it. What is at hand is read whole.
 
     Raises:
         CommandError: There is no column "text", or there are no documents.
@@ -99,12 +100,15 @@ def load_documents(name: str) -> list[str]:
     elif any((path / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
         dataset = datasets.load_from_disk(name)
     elif path.is_dir():
-        data_files = [file for file in path.iterdir() if DATA_FILES.get(file.suffix, "text") != "text"]
-        if not data_files:
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        kinds = {DATA_FILES.get(file.suffix, "text") for file in files}
+        if len(kinds) != 1 or "text" in kinds or any(file.is_dir() for file in path.iterdir()):
             return _text_files(path)
-        dataset = datasets.load_dataset(name, split="train")
+        dataset = datasets.load_dataset(kinds.pop(), data_files=list(map(str, files)), split="train")
     elif path.suffix in DATA_FILES or name.startswith((".", "/", "~")):
         raise CommandError(f"There is no file or folder {name!r}.")
+    elif max_characters is not None:
+        return _first_documents(name, max_characters)
     else:
         dataset = datasets.load_dataset(name, split="train")
     if isinstance(dataset, datasets.DatasetDict):
@@ -116,7 +120,31 @@ def load_documents(name: str) -> list[str]:
             f"The data set {name!r} has {len(dataset)} rows and the columns {dataset.column_names}, but documents are "
             'read from a column "text". Rename the column or choose another data set.'
         )
-    return list(dataset["text"])
+    documents = list(dataset["text"])
+    if not all(isinstance(document, str) for document in documents):
+        raise CommandError(
+            f'The data set {name!r} has rows whose "text" is no text, such as null. Remove these rows.'
+        )
+    return documents
+
+
+def _first_documents(name: str, max_characters: int) -> list[str]:
+    """Read a data set of the hub's as a stream, document by document, until there are enough characters."""
+    import datasets
+
+    documents: list[str] = []
+    characters = 0
+    for row in datasets.load_dataset(name, split="train", streaming=True):
+        if not isinstance(row.get("text"), str):
+            raise CommandError(
+                f'The data set {name!r} has the columns {list(row)}, but documents are read from a column "text". Choose '
+                "another data set."
+            )
+        documents.append(row["text"])
+        characters += len(row["text"])
+        if characters >= max_characters:
+            break
+    return documents
 
 
 def _text_files(folder: Path) -> list[str]:
@@ -173,10 +201,10 @@ def hook_width(model: Any, hook_name: str, hook_head_index: int | None = None) -
     return activations.shape[-1] if hook_head_index is not None else activations.numel()
 
 
-def require_width(model: Any, hook_name: str, hook_head_index: int | None, d_in: int) -> None:
-    """Raise CommandError unless the activations at the hook have width `d_in`."""
+def require_width(model: Any, hook_name: str, hook_head_index: int | None, d_in: int, remedy: str) -> None:
+    """Raise CommandError unless the activations at the hook have width `d_in`; `remedy` says what to do."""
     width = hook_width(model, hook_name, hook_head_index)
     if width != d_in:
         raise CommandError(
-            f"The activations at {hook_name!r} have width {width}, but the SAE has d_in = {d_in}. Set --d_in {width}."
+            f"The activations at {hook_name!r} have width {width}, but the SAE has d_in = {d_in}. {remedy}"
         )

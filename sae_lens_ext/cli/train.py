@@ -65,7 +65,7 @@ def run(words: Sequence[str]) -> None:
             cfg.model_name, cfg.model_class_name, cfg.llm_device or cfg.device
         ),
     )
-    require_width(runner.model, cfg.hook_name, cfg.hook_head_index, cfg.sae.d_in)
+    require_width(runner.model, cfg.hook_name, cfg.hook_head_index, cfg.sae.d_in, "Set --d_in to that width.")
     try:
         runner.run()
     except (KeyboardInterrupt, InterruptedException):

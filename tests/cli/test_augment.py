@@ -16,9 +16,11 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_ext import DomainReport, NewLatents, ResidualStackSAE, load_sae
 from sae_lens_ext.cli.app import build_parser
-from sae_lens_ext.cli.augment import verb
+from sae_lens_ext.cli.augment import stages, texts, verb
 from sae_lens_ext.cli.augment.plan import Plan
+from sae_lens_ext.cli.augment.training import seed_of
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.embedded.texts import in_test_split
 from tests.architectures.bases import base_sae
 from tests.conftest import CONTEXT, VOCABULARY
 
@@ -33,8 +35,8 @@ TEXTS = {
 
 @pytest.fixture(autouse=True)
 def tiny_world(monkeypatch: pytest.MonkeyPatch, sae_bridge, restored_signals) -> None:
-    monkeypatch.setattr(verb, "load_any_language_model", lambda *_: sae_bridge)
-    monkeypatch.setattr(verb, "load_documents", lambda name: TEXTS[name])
+    monkeypatch.setattr(stages, "load_any_language_model", lambda *_: sae_bridge)
+    monkeypatch.setattr(texts, "load_documents", lambda name, _: TEXTS[name])
 
 
 def base_of(kind: str) -> SAE[Any]:
@@ -72,7 +74,7 @@ def plan_for(folder: Path, **fields: Any) -> Plan:
 def augmented(folder: Path, kind: str = "jumprelu", **fields: Any) -> Path:
     if not (folder / "base").exists():
         base_of(kind).save_model(folder / "base")
-    verb.augment(plan_for(folder, **fields), load_sae(folder / "base"), folder / "run")
+    stages.augment(plan_for(folder, **fields), load_sae(folder / "base"), folder / "run")
     return folder / "run"
 
 
@@ -153,9 +155,55 @@ def test_augment_refuses_a_folder_of_another_run(tmp_path: Path) -> None:
 def test_augment_claims_no_folder_before_everything_it_names_is_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no hook 'blocks.7.hook_out'"):
         augmented(tmp_path, hook="blocks.7.hook_out")
-    with pytest.raises(ValueError, match="The text 'general', without .* is too short"):
-        augmented(tmp_path, context_size=10**6, training_tokens=None)
     assert not (tmp_path / "run").exists()
+
+
+def test_augment_claims_no_folder_for_settings_that_cannot_be(tmp_path: Path, monkeypatch) -> None:
+    for fields, complaint in (
+        ({"k": 100}, "k = 100 is out of range"),
+        ({"context_size": 17}, "context_size = 17 is more than the 16 tokens"),
+        (
+            {"train_batch_size_tokens": 10**5, "training_tokens": None},
+            "are less than one training step of 100000",
+        ),
+    ):
+        with pytest.raises((ValueError, CommandError), match=complaint):
+            augmented(tmp_path, **fields)
+    monkeypatch.setitem(TEXTS, "python", [text for text in TEXTS["python"] if not in_test_split(text)])
+    with pytest.raises(
+        ValueError, match="The held-out tenth of the documents of 'python' is too short: its 0 doc"
+    ):
+        augmented(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_augment_counts_the_order_of_domains(tmp_path: Path) -> None:
+    augmented(tmp_path, domains={"python": "python", "french": "french"})
+    with pytest.raises(CommandError, match="other settings .domains was"):
+        augmented(tmp_path, domains={"french": "french", "python": "python"})
+
+
+def test_augment_keeps_apart_domains_that_are_named_alike(tmp_path: Path) -> None:
+    run = augmented(tmp_path, domains={"python": "python", "python_seconds": "french"})
+    assert load_sae(run / "stack").domains == ("python", "python_seconds")  # type: ignore[attr-defined]
+
+
+def test_augment_reads_one_head_where_the_base_does(tmp_path: Path, hooked_model, monkeypatch) -> None:
+    monkeypatch.setattr(stages, "load_any_language_model", lambda *_: hooked_model)
+    base = base_sae("jumprelu", d_in=8)
+    base.cfg.metadata.hook_name = "blocks.1.attn.hook_z"
+    base.cfg.metadata.hook_head_index = 1
+    base.cfg.metadata.model_name = "tiny"
+    base.save_model(tmp_path / "base")
+    run = augmented(tmp_path, hook="blocks.1.attn.hook_z", model_class="HookedTransformer")
+    assert load_sae(run / "stack").cfg.metadata.hook_head_index == 1
+    assert load_sae(run / "residuals" / "python").cfg.metadata.hook_head_index == 1
+
+
+def test_augment_gives_each_domain_a_start_of_its_own(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    seeds = {seed_of(replace(plan, seed=seed), domain) for seed in (0, 1) for domain in ("a", "b")}
+    assert len(seeds) == 4 and 0 not in seeds
 
 
 def test_augment_trains_the_same_with_the_same_seed(tmp_path: Path) -> None:
@@ -173,6 +221,8 @@ def test_augment_trains_the_same_with_the_same_seed(tmp_path: Path) -> None:
         ({"domains": {"general": "x"}}, "the name 'general' does not do"),
         ({"domains": {"base": "x"}}, "the name 'base' does not do"),
         ({"domains": {"a/b": "x"}}, "the name 'a/b' does not do"),
+        ({"context_size": 0}, "--context-size 0 leaves no room"),
+        ({"general": ""}, "asks for general text, but there is none"),
         ({"general": None}, "asks for general text, but there is none"),
         ({"general_fraction": 1.0}, "--general-fraction 1.0 is out of range"),
         ({"training_tokens": 5}, "--training-tokens 5 is less than one step of 256"),
@@ -203,7 +253,7 @@ def test_augment_takes_from_the_base_what_the_user_leaves_out() -> None:
     plan = verb.plan_of(options("folder", "--domain", "a=b", "--general", "none"), base)
     assert (plan.general, plan.general_fraction) == (None, 0.0)
     base.cfg.metadata.model_name = "SmolLM2-135M-Instruct-Q4_1"
-    base.cfg.metadata.dataset_path = None
+    base.cfg.metadata.dataset_path = ""  # what SAELens writes for a run whose data set was handed to it
     plan = verb.plan_of(options("folder", "--domain", "a=b"), base)
     assert (plan.model, plan.model_class, plan.general) == (
         "embedded",
@@ -217,6 +267,10 @@ def test_augment_takes_from_the_base_what_the_user_leaves_out() -> None:
     [
         (["--domain", "a=b"], "Name the base SAE once"),
         (["folder", "--release", "r", "--sae-id", "i", "--domain", "a=b"], "Name the base SAE once"),
+        (
+            ["folder", "--domain", "a=b", "--tiny", "--d-sae", "7"],
+            "--tiny sets --training-tokens and --d-sae",
+        ),
         (["--release", "r", "--domain", "a=b"], "named by both --release and --sae-id"),
     ],
 )

@@ -56,6 +56,28 @@ def test_load_documents_reads_a_folder_of_data_files_and_a_saved_data_set(tmp_pa
     assert load_documents(str(tmp_path / "saved")) == DOCUMENTS
 
 
+def test_load_documents_reads_code_beside_a_data_file_as_code(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import this")
+    (tmp_path / "package.json").write_text('{"name": "x"}')
+    assert load_documents(str(tmp_path)) == ["import this", '{"name": "x"}']
+
+
+def test_load_documents_reads_no_more_of_the_hub_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def rows(*_, **settings):
+        assert settings == {"split": "train", "streaming": True}
+        for i in range(1000):
+            read.append(i)
+            yield {"text": "x" * 10}
+
+    monkeypatch.setattr(datasets, "load_dataset", rows)
+    assert load_documents("the/pile", 25) == ["x" * 10] * 3 and len(read) == 3
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: iter([{"tokens": [1]}]))
+    with pytest.raises(CommandError, match=r"'the/pile' has the columns \['tokens'\]"):
+        load_documents("the/pile", 25)
+
+
 def test_load_documents_refuses_what_holds_no_documents(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CommandError, match="holds no text: no UTF-8 file that is not empty"):
@@ -69,6 +91,9 @@ def test_load_documents_refuses_what_holds_no_documents(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
     with pytest.raises(CommandError, match=r"1 rows and the columns \['body'\], but documents are read from"):
         load_documents(str(tmp_path / "a.jsonl"))
+    (tmp_path / "b.jsonl").write_text('{"text": "x"}\n{"text": null}\n')
+    with pytest.raises(CommandError, match='has rows whose "text" is no text, such as null'):
+        load_documents(str(tmp_path / "b.jsonl"))
     DatasetDict(train=Dataset.from_dict({"text": DOCUMENTS})).save_to_disk(tmp_path / "splits")
     with pytest.raises(CommandError, match="holds several splits"):
         load_documents(str(tmp_path / "splits"))

@@ -115,7 +115,7 @@ def test_train_checks_where_it_shall_start_from(tmp_path, capsys, flag: str) -> 
 
 def test_train_names_the_hooks_width(tmp_path, capsys) -> None:
     assert main(words(tmp_path / "sae", "--architecture", "kron", "--k", "4", d_in=24)) == 1
-    assert "have width 16, but the SAE has d_in = 24. Set --d_in 16." in capsys.readouterr().err
+    assert "have width 16, but the SAE has d_in = 24. Set --d_in to that width." in capsys.readouterr().err
 
 
 def test_train_names_an_unknown_hook(tmp_path, capsys) -> None:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_lens_ext.files import write_whole
+
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
@@ -130,7 +132,6 @@ class DomainReport:
         Args:
             path: The file; its folder must exist.
         """
-        path = Path(path)
         content = {
             "format": FORMAT,
             "provenance": dict(self.provenance),
@@ -142,9 +143,7 @@ class DomainReport:
                 for row in self.measurements
             ],
         }
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        aside.replace(path)
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "DomainReport":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_lens_ext.analysis.new_latents.page import html_page, html_section
+from sae_lens_ext.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ class NewLatents:
             path: The file; its folder must exist.
             title: The page's heading; by default it names the domain.
         """
-        _write_whole(path, html_page(self, title or f"New latents of the domain “{self.domain}”"))
+        write_whole(path, html_page(self, title or f"New latents of the domain “{self.domain}”"))
 
     def save(self, path: str | Path) -> None:
         """Write the result as JSON, whole or not at all.
@@ -129,7 +130,7 @@ class NewLatents:
             "provenance": dict(self.provenance),
             "pairs": [asdict(pair) for pair in self.pairs],
         }
-        _write_whole(path, json.dumps(content, indent=1) + "\n")
+        write_whole(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "NewLatents":
@@ -169,13 +170,6 @@ class NewLatents:
 
 def _top_token(use: LatentUse) -> str | None:
     return use.contexts[0].tokens[use.contexts[0].peak] if use.contexts else None
-
-
-def _write_whole(path: str | Path, text: str) -> None:
-    path = Path(path)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def _pair(content: Any) -> LatentPair:

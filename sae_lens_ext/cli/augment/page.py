@@ -82,7 +82,7 @@ def page(
 <h2>Gained, and at what cost</h2>
 {figure}
 <div class="table">{_table(report.to_frame(), lambda x: f"{x:.3f}")}</div>
-<p class="note">Documents that were not trained on, {_tokens(report)} tokens of each text. ev: explained variance. ce:
+<p class="note">Documents on which no domain was trained (the base may have been), {_tokens(report)} tokens of each text. ev: explained variance. ce:
 cross-entropy of the model left alone, ce_with: with the SAE's reconstruction in place of its activations, in nats per
 token. ce_score: 1 costs nothing, 0 as much as zeros in their place. l0: latents per token.</p>
 <h2>Against the base</h2>

@@ -34,7 +34,7 @@ class Plan:
     k: float = 5
     training_tokens: int | None = None
     train_batch_size_tokens: int = 1024
-    lr: float = 2e-3  # the best of benchmarks/residual.py
+    lr: float = 2e-3
     dead_window_steps: int = 100
     n_checkpoints: int = 5
     eval_tokens: int = 16_384
@@ -51,7 +51,11 @@ class Plan:
                     f"--domain {name}={self.domains[name]}: the name {name!r} does not do. Use letters, digits, - and _, and "
                     f"none of {GENERAL}, {ALONE}, which name other things in the report."
                 )
-        if self.general_fraction > 0 and self.general is None:
+        if self.context_size < 2:
+            raise CommandError(
+                f"--context-size {self.context_size} leaves no room for text beside BOS. Give at least 2."
+            )
+        if self.general_fraction > 0 and not self.general:
             raise CommandError(
                 f"--general-fraction {self.general_fraction} asks for general text, but there is none (--general none). Name "
                 "one, or set --general-fraction 0."
@@ -114,9 +118,9 @@ def general_text_of(base: SAE[Any], model: str, named: str | None) -> str | None
         CommandError: The user names none, and the base does not say what it was trained on.
     """
     if named is not None:
-        return None if named == "none" else named
+        return None if named in ("none", "") else named
     recorded = base.cfg.metadata.dataset_path
-    if recorded is not None:
+    if recorded:  # SAELens writes "" when a run's data set was handed to it
         return recorded
     if model == EMBEDDED_MODEL:
         return f"{EMBEDDED_PREFIX}encyclopedia"
@@ -124,6 +128,22 @@ def general_text_of(base: SAE[Any], model: str, named: str | None) -> str | None
         "The base SAE does not say which text it was trained on, and some of such text keeps it from harm. Name one with "
         "--general, or go without by --general none --general-fraction 0."
     )
+
+
+def training_tokens(plan: Plan, n_contexts: int) -> int:
+    """Tokens of a domain's run: those the user asks for, else every context once; in whole steps.
+
+    Raises:
+        CommandError: That is not one step.
+    """
+    asked = plan.training_tokens or n_contexts * (plan.context_size - 1)
+    steps = asked // plan.train_batch_size_tokens
+    if steps == 0:
+        raise CommandError(
+            f"{n_contexts} contexts of {plan.context_size} tokens are less than one training step of "
+            f"{plan.train_batch_size_tokens} tokens. Give more text, or repeat it with --training-tokens."
+        )
+    return steps * plan.train_batch_size_tokens
 
 
 def sae_config(plan: Plan, d_in: int, *, training_tokens: int) -> ResidualTrainingSAEConfig:

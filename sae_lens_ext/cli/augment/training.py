@@ -9,7 +9,7 @@ from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures.residual import ResidualTrainingSAE
-from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config
+from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config, training_tokens
 from sae_lens_ext.cli.interruptible import InterruptibleRunner
 from sae_lens_ext.cli.run_folder import RunFolder
 
@@ -37,12 +37,14 @@ def train(
         checkpoint = folder.latest_checkpoint(domain)
         if checkpoint is not None:
             tqdm.write(f"{domain}: going on from the checkpoint at {checkpoint.name} tokens.")
-        tokens = training_tokens(plan, contexts)
+        tokens = training_tokens(plan, len(contexts))
         cfg = runner_config(
             plan,
             sae_config(plan, base.cfg.d_in, training_tokens=tokens),
             training_tokens=tokens,
             dataset_path=plan.domains[domain],
+            hook_head_index=base.cfg.metadata.hook_head_index,
+            model_from_pretrained_kwargs=base.cfg.metadata.model_from_pretrained_kwargs or {},
             checkpoint_path=str(folder.checkpoints(domain)),
             output_path=str(output_path),
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
@@ -66,9 +68,3 @@ def seed_of(plan: Plan, domain: str) -> int:
     With one seed all domains' residuals, and a base that was trained with it, would start from the same decoder rows.
     """
     return zlib.crc32(f"{plan.seed}/{domain}".encode())
-
-
-def training_tokens(plan: Plan, contexts: Dataset) -> int:
-    """Tokens of a run: those the user asks for, else every context once, in whole steps."""
-    asked = plan.training_tokens or len(contexts) * (plan.context_size - 1)
-    return asked // plan.train_batch_size_tokens * plan.train_batch_size_tokens
