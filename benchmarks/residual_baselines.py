@@ -4,36 +4,42 @@
     fine-tuned   the base trained on, all of it
     stitched     the latents that fine-tuning changed most, put beside the base's own
 
-All start from the same base, minimise ‖x − x̂‖² on the domain's tokens in SAELens' BatchTopK, and spend k_base + k_new
-latents a token on average, as base and residual do together.
+All start from the same base. The first two minimise ‖x − x̂‖² on the domain's tokens in SAELens' BatchTopK with the k that
+the caller gives: to be fair, what base and residual spend together in the domain, where the base's threshold lets more
+latents through than on its own text. The third spends what base and grafted latents come to.
 """
 
+from dataclasses import replace
+
 import torch
-from domain_saes import D_NEW, HOOK, K_BASE, K_NEW, THRESHOLD_LR
+from domain_saes import D_NEW, HOOK, THRESHOLD_LR
 from offline_training import D_IN
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import nn
 
 NOISE = 0.02
 
 
-def fine_tuned(base: JumpReLUSAE) -> BatchTopKTrainingSAE:
-    """Give the base as a training SAE, every weight free."""
-    sae = _batchtopk(base.cfg.d_sae)
+def fine_tuned(base: JumpReLUSAE, k: float) -> BatchTopKTrainingSAE:
+    """Give the base as a training SAE, every weight free, with k latents a token on average."""
+    sae = BatchTopKTrainingSAE(_config(base.cfg.d_sae, k))
     _copy_base(sae, base)
     return sae
 
 
-def extended(base: JumpReLUSAE, domain: torch.Tensor, init: str) -> BatchTopKTrainingSAE:
+def extended(base: JumpReLUSAE, domain: torch.Tensor, init: str, k: float) -> BatchTopKTrainingSAE:
     """Give the base with `D_NEW` new latents beside it, which alone are trained.
 
     Args:
         base: The base.
         domain: Activations of the domain [N, d_in].
-        init: "random" (SAELens' initialisation) or "active": the base's latents that are most active on the domain, each
+        init: "random" (SAELens' initialisation, at the norm of the base's decoder rows) or "active": the base's latents that are most active on the domain, each
             row of encoder and decoder with Gaussian noise of 2% of its norm.
+        k: Latents a token on average, old and new together.
     """
-    sae = _batchtopk(base.cfg.d_sae + D_NEW)
+    sae = ExtendedSAE(_config(base.cfg.d_sae + D_NEW, k))
+    sae.n_frozen = base.cfg.d_sae
     old, new = slice(None, base.cfg.d_sae), slice(base.cfg.d_sae, None)
     if init == "active":
         chosen = _mean_activation(base, domain[: 2**16]).topk(D_NEW).indices
@@ -79,12 +85,26 @@ def stitched(base: JumpReLUSAE, tuned: JumpReLUSAE) -> SAE:
     return sae
 
 
-def _batchtopk(d_sae: int) -> BatchTopKTrainingSAE:
-    sae = BatchTopKTrainingSAE(
-        BatchTopKTrainingSAEConfig(d_in=D_IN, d_sae=d_sae, k=K_BASE + K_NEW, topk_threshold_lr=THRESHOLD_LR)
+class ExtendedSAE(BatchTopKTrainingSAE):
+    """A BatchTopK whose first latents are frozen, so that its auxiliary loss is for the dead among the others."""
+
+    n_frozen: int
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """Take a step with no frozen latent counted as dead."""
+        dead = step_input.dead_neuron_mask
+        if dead is not None:
+            dead = dead.clone()
+            dead[: self.n_frozen] = False
+        return super().training_forward_pass(replace(step_input, dead_neuron_mask=dead))
+
+
+def _config(d_sae: int, k: float) -> BatchTopKTrainingSAEConfig:
+    cfg = BatchTopKTrainingSAEConfig(
+        d_in=D_IN, d_sae=d_sae, k=k, topk_threshold_lr=THRESHOLD_LR, decoder_init_norm=1.0
     )
-    sae.cfg.metadata.hook_name = HOOK
-    return sae
+    cfg.metadata.hook_name = HOOK
+    return cfg
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import json
 import plotly.graph_objects as go
 import torch
 from domain_saes import (
+    BATCH,
     D_NEW,
     GENERAL,
     K_NEW,
@@ -57,6 +58,9 @@ class Lab:
         """Train a residual SAE."""
         with temporary_seed(1):  # not the base's, with which it would start from the base's own first rows
             sae = residual_sae(self.base, k)
+            sae.cfg.topk_threshold_lr = min(
+                0.1, max(0.01, 20 * BATCH / tokens)
+            )  # as `sae-lens-ext augment` does
             fit(sae, mixture(self.training, self.general, fraction), tokens, lr=LR)
         return as_inference(sae)
 
