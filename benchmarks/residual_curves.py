@@ -34,11 +34,12 @@ from sae_lens_ext.architectures.inference import as_inference
 
 DOMAINS = {"python": "python_source", "french": "encyclopedia_fr"}
 LR = 2e-3
+OTHER_LEARNING_RATES = (1e-3, 6e-3)
 TOKENS = (30_000, 100_000, 300_000, 1_000_000)
-LONGEST = 3_000_000
+LONGEST = 2_200_000  # all there is of Python, once
 FRACTIONS = (0.0, 0.05, 0.1, 0.25)
 KS = (5, 20, 50)
-THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 3.0)
+THRESHOLDS = (0.5, 0.75, 1.25, 1.5, 2.0)
 SHORT, DEFAULT_FRACTION = 300_000, 0.1
 
 
@@ -54,14 +55,14 @@ class Lab:
         self.path = WORK / f"curves_{domain}.json"
         self.rows = json.loads(self.path.read_text()) if self.path.is_file() else {}
 
-    def residual(self, tokens: int, fraction: float, k: float) -> SAE:
+    def residual(self, tokens: int, fraction: float, k: float, lr: float) -> SAE:
         """Train a residual SAE."""
         with temporary_seed(1):  # not the base's, with which it would start from the base's own first rows
             sae = residual_sae(self.base, k)
             sae.cfg.topk_threshold_lr = min(
                 0.1, max(0.01, 20 * BATCH / tokens)
             )  # as `sae-lens-ext augment` does
-            fit(sae, mixture(self.training, self.general, fraction), tokens, lr=LR)
+            fit(sae, mixture(self.training, self.general, fraction), tokens, lr=lr)
         return as_inference(sae)
 
     @torch.no_grad()
@@ -79,12 +80,14 @@ class Lab:
             "l0_general": _l0(residual, self.general_held_out),
         }
 
-    def run(self, *, tokens: int = SHORT, fraction: float = DEFAULT_FRACTION, k: float = K_NEW) -> None:
+    def run(
+        self, *, tokens: int = SHORT, fraction: float = DEFAULT_FRACTION, k: float = K_NEW, lr: float = LR
+    ) -> None:
         """Train and measure, unless an earlier run has."""
-        key = f"{tokens} tokens, {fraction:.0%} general, k = {k:g}"
+        key = f"{tokens} tokens, {fraction:.0%} general, k = {k:g}" + (f", lr {lr:g}" if lr != LR else "")
         if key not in self.rows:
-            setting = {"tokens": tokens, "fraction": fraction, "k": k, "threshold": 1.0}
-            self.keep(key, {**setting, **self.measured(self.residual(tokens, fraction, k))})
+            setting = {"tokens": tokens, "fraction": fraction, "k": k, "lr": lr, "threshold": 1.0}
+            self.keep(key, {**setting, **self.measured(self.residual(tokens, fraction, k, lr))})
 
     def keep(self, key: str, row: dict[str, float]) -> None:
         """Note a row, on disk as well."""
@@ -101,11 +104,11 @@ class Lab:
         keys = {scale: f"threshold x {scale:g}, {fraction:.0%} general" for scale in THRESHOLDS}
         if all(key in self.rows for key in keys.values()):
             return
-        residual = self.residual(SHORT, fraction, K_NEW)
+        residual = self.residual(SHORT, fraction, K_NEW, LR)
         trained = residual.threshold.data.clone()
         for scale, key in keys.items():
             residual.threshold.data = trained * scale
-            setting = {"tokens": SHORT, "fraction": fraction, "k": K_NEW, "threshold": scale}
+            setting = {"tokens": SHORT, "fraction": fraction, "k": K_NEW, "lr": LR, "threshold": scale}
             self.keep(key, {**setting, **self.measured(residual)})
 
 
@@ -122,6 +125,9 @@ def main() -> None:
             for fraction in (0.0, DEFAULT_FRACTION):
                 lab.run(tokens=tokens, fraction=fraction)
     labs["python"].run(tokens=LONGEST)
+    for lab in labs.values():
+        for lr in OTHER_LEARNING_RATES:
+            lab.run(lr=lr)
     for fraction in FRACTIONS:
         labs["python"].run(fraction=fraction)
     for k in KS:
@@ -158,7 +164,7 @@ def figure(labs: dict[str, Lab]) -> go.Figure:
         rows = [
             row
             for row in labs[domain].rows.values()
-            if all(row[key] == value for key, value in wanted.items())
+            if all(row[key] == value for key, value in {"lr": LR, **wanted}.items())
         ]
         rows.sort(key=lambda row: row[name])
         for i, key in enumerate(("domain_change", "general_change"), start=1):

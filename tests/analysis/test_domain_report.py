@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +190,12 @@ def test_DomainReport_save_that_fails_leaves_the_old_file(tmp_path: Path, monkey
     path = tmp_path / "report.json"
     REPORT.save(path)
     before = path.read_bytes()
-    write = Path.write_text
 
-    def full_disk(self: Path, text: str, *args: Any, **kwargs: Any) -> None:
-        write(self, text[: len(text) // 2])
+    def full_disk(file: int) -> None:
+        os.truncate(file, 100)
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         DomainReport(REPORT.measurements[:1], {}).save(path)
     assert path.read_bytes() == before

@@ -1,10 +1,10 @@
 """What a NewLatents makes of itself: a table, a file, a page."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -102,11 +102,11 @@ def test_NewLatents_files_are_written_whole_or_not_at_all(
     write(result, path)
     before = path.read_bytes()
 
-    def full_disk(self: Path, text: str, **fields) -> None:
-        self.write_bytes(text.encode()[:100])
+    def full_disk(file: int) -> None:
+        os.truncate(file, 100)
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write(replace(result, domain="other"), path)
     assert path.read_bytes() == before

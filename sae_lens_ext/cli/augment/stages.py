@@ -17,6 +17,7 @@ from sae_lens_ext.cli.augment.texts import load_texts, pack, training_data
 from sae_lens_ext.cli.augment.training import train
 from sae_lens_ext.cli.run_folder import RunFolder
 from sae_lens_ext.cli.sources import load_any_language_model, require_width
+from sae_lens_ext.files import write_whole
 from sae_lens_ext.language_model import find_hook_point, require_context_fits
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
         for domain in plan.domains
     }
     trained = {domain: folder.trained_record(domain) for domain in plan.domains}
-    folder.page.write_text(page(plan, trained, report, latents, native), encoding="utf-8")
+    write_whole(folder.page, page(plan, trained, report, latents, native))
     print(report.to_frame().to_string(index=False, float_format=lambda x: f"{x:.3f}"))
     print()
     print(report.changes(ALONE).to_string(index=False, float_format=lambda x: f"{x:+.1%}"))
