@@ -34,8 +34,8 @@ from sae_lens_ext.architectures.inference import as_inference
 
 DOMAINS = {"python": "python_source", "french": "encyclopedia_fr"}
 LR = 2e-3
-OTHER_LEARNING_RATES = (1e-3, 6e-3)
-TOKENS = (30_000, 100_000, 300_000, 1_000_000)
+HIGH_LEARNING_RATE = 6e-3
+TOKENS = {"python": (30_000, 100_000, 300_000, 1_000_000), "french": (30_000, 100_000, 300_000)}
 LONGEST = 2_200_000  # all there is of Python, once
 FRACTIONS = (0.0, 0.05, 0.1, 0.25)
 KS = (5, 20, 50)
@@ -120,14 +120,12 @@ def _l0(sae: SAE, x: torch.Tensor) -> float:
 def main() -> None:
     """Train, measure, draw, write."""
     labs = {domain: Lab(domain) for domain in DOMAINS}
-    for lab in labs.values():
-        for tokens in TOKENS:
+    for domain, lab in labs.items():
+        for tokens in TOKENS[domain]:
             for fraction in (0.0, DEFAULT_FRACTION):
                 lab.run(tokens=tokens, fraction=fraction)
-    labs["python"].run(tokens=LONGEST)
     for lab in labs.values():
-        for lr in OTHER_LEARNING_RATES:
-            lab.run(lr=lr)
+        lab.run(lr=HIGH_LEARNING_RATE)
     for fraction in FRACTIONS:
         labs["python"].run(fraction=fraction)
     for k in KS:
@@ -135,6 +133,7 @@ def main() -> None:
             labs["python"].run(k=k, fraction=fraction)
     for fraction in (0.0, DEFAULT_FRACTION):
         labs["python"].thresholds(fraction)
+    labs["python"].run(tokens=LONGEST)
     write_result(
         __file__,
         {
