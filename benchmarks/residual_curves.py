@@ -36,7 +36,6 @@ DOMAINS = {"python": "python_source", "french": "encyclopedia_fr"}
 LR = 2e-3
 HIGH_LEARNING_RATE = 6e-3
 TOKENS = {"python": (30_000, 100_000, 300_000, 1_000_000), "french": (30_000, 100_000, 300_000)}
-LONGEST = 2_200_000  # all there is of Python, once
 FRACTIONS = (0.0, 0.05, 0.1, 0.25)
 KS = (5, 20, 50)
 THRESHOLDS = (0.5, 0.75, 1.25, 1.5, 2.0)
@@ -133,7 +132,6 @@ def main() -> None:
             labs["python"].run(k=k, fraction=fraction)
     for fraction in (0.0, DEFAULT_FRACTION):
         labs["python"].thresholds(fraction)
-    labs["python"].run(tokens=LONGEST)
     write_result(
         __file__,
         {
