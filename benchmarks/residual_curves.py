@@ -157,7 +157,7 @@ def figure(labs: dict[str, Lab]) -> go.Figure:
         for fraction in (0.0, DEFAULT_FRACTION)
     }
 
-    def line(domain: str, fraction: float | None, column: int, name: str, **wanted: float) -> None:
+    def line(domain: str, shown: float, column: int, name: str, **wanted: float) -> None:
         rows = [
             row
             for row in labs[domain].rows.values()
@@ -169,12 +169,12 @@ def figure(labs: dict[str, Lab]) -> go.Figure:
                 x=[row[name] for row in rows],
                 y=[100 * row[key] for row in rows],
                 mode="lines+markers",
-                name=f"{domain}, {'domain only' if fraction == 0 else '10 % general text'}",
-                legendgroup=f"{domain}{fraction}",
+                name=f"{domain}, {'domain only' if shown == 0 else '10 % general text'}",
+                legendgroup=f"{domain}{shown}",
                 showlegend=i == 1 and column == 1,
                 line={
-                    "color": lines.get((domain, fraction or 0.0), "#444"),
-                    "dash": "dot" if fraction == 0 else "solid",
+                    "color": lines[domain, shown],
+                    "dash": "dot" if shown == 0 else "solid",
                 },
                 row=i,
                 col=column,
