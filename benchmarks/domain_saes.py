@@ -1,6 +1,6 @@
 """Activations of the embedded texts, and SAEs trained on them: what the benchmarks of residual SAEs share.
 
-Both are kept in benchmarks/work/, which git ignores, so that an interrupted benchmark goes on where it was.
+Both are kept in benchmarks/.cache, which git ignores, so that an interrupted benchmark goes on where it was.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.cli.quickstart.plan import Plan
 from sae_lens_ext.embedded.model import MODEL_NAME
 
-WORK = Path(__file__).parent / "work"
+CACHE = Path(__file__).parent / ".cache"
 BATCH = 1024
 HOOK = "blocks.10.hook_out"
 GENERAL = "encyclopedia"
@@ -38,7 +38,7 @@ THRESHOLD_LR = 0.05
 
 def cached_activations(text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the activations of an embedded text's training documents [N, d_in] and of held-out ones [M, d_in]."""
-    path = WORK / "activations" / f"{text}.safetensors"
+    path = CACHE / "activations" / f"{text}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         plan = replace(Plan(hook=HOOK), dataset=f"embedded:{text}", training_tokens=TOKENS[text])
@@ -108,7 +108,7 @@ def residual_sae(base: SAE, k: float = K_NEW) -> ResidualTrainingSAE:
 
 def base_sae() -> SAE:
     """Give the base: a BatchTopK of the general text, saved as a jumprelu; trained when first asked for."""
-    path = WORK / "base"
+    path = CACHE / "base"
     if not path.is_dir():
         training, _ = cached_activations(GENERAL)
         with temporary_seed(0):

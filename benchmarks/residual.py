@@ -8,7 +8,7 @@ a slice of the training tokens that these runs do not see; residuals are trained
 
     python benchmarks/residual.py           writes residual.json and residual.svg; an hour on two cores
 
-Interrupted, it goes on where it was (benchmarks/work/).
+Interrupted, it goes on where it was (benchmarks/.cache).
 """
 
 import json
@@ -17,10 +17,10 @@ import plotly.graph_objects as go
 import torch
 from domain_saes import (
     BATCH,
+    CACHE,
     D_NEW,
     GENERAL,
     K_NEW,
-    WORK,
     base_sae,
     cached_activations,
     explained_variance,
@@ -51,7 +51,7 @@ DOMAINS = {"python": "python_source", "french": "encyclopedia_fr"}
 TOKENS = 400_000
 GENERAL_FRACTION = 0.1
 EVAL_TOKENS = 8_192
-REPORT = WORK / "residual_report.json"
+REPORT = CACHE / "residual_report.json"
 RESIDUAL, RESIDUAL_MIXED = "residual, domain only (paper)", "residual, 10 % general text (our default)"
 EXTENDED_RANDOM, EXTENDED_ACTIVE = "extended, random init", "extended, most-active init"
 TUNED, TUNED_MIXED, STITCHED = "fine-tuned", "fine-tuned, 10 % general text", "stitched"
@@ -98,7 +98,7 @@ def trained(
 
 def learning_rates(base: SAE) -> dict[str, dict[str, float]]:
     """Give each method's EV on Python at every learning rate, after few tokens, on a slice it was not trained on."""
-    path = WORK / "learning_rates.json"
+    path = CACHE / "learning_rates.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
     x, _ = cached_activations(DOMAINS["python"])
     for method in (RESIDUAL, EXTENDED_RANDOM, EXTENDED_ACTIVE, TUNED):
@@ -115,7 +115,7 @@ def learning_rates(base: SAE) -> dict[str, dict[str, float]]:
 
 def kept(base: SAE, method: str, domain: str, rates: dict[str, dict[str, float]]) -> tuple[SAE, float]:
     """Load what an earlier run trained, or train and save it; gives it for inference, and the seconds."""
-    path = WORK / "saes" / f"{domain}, {method}"
+    path = CACHE / "saes" / f"{domain}, {method}"
     if not path.is_dir():
         path.parent.mkdir(exist_ok=True)
         if method == STITCHED:
@@ -180,7 +180,7 @@ def exactness(base: SAE, stack: ResidualStackSAE, before: str) -> dict[str, bool
             and all(
                 torch.equal(mine, saved)
                 for mine, saved in zip(
-                    base.state_dict().values(), load_sae(WORK / "base").state_dict().values(), strict=True
+                    base.state_dict().values(), load_sae(CACHE / "base").state_dict().values(), strict=True
                 )
             ),
             "nothing active equals the base bit for bit": torch.equal(nothing(x), base(x)),

@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 import torch
 from domain_saes import (
     BATCH,
+    CACHE,
     D_NEW,
     GENERAL,
     K_NEW,
-    WORK,
     base_sae,
     cached_activations,
     explained_variance,
@@ -51,7 +51,7 @@ class Lab:
         self.general, self.general_held_out = cached_activations(GENERAL)
         self.base_domain, _ = explained_variance(self.base, self.held_out)
         self.base_general, _ = explained_variance(self.base, self.general_held_out)
-        self.path = WORK / f"curves_{domain}.json"
+        self.path = CACHE / f"curves_{domain}.json"
         self.rows = json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def residual(self, tokens: int, fraction: float, k: float, lr: float) -> SAE:
