@@ -1,16 +1,14 @@
 """The frozen SAE that residual SAEs stand on: finding it, checking it, running it."""
 
-import copy
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens import SAE, GatedSAE, JumpReLUSAEConfig, SAEConfig
+from sae_lens import SAE
 
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.identity import weights_fingerprint
-from sae_lens_ext.architectures.inference import as_inference, assemble
+from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.language_model.hook_names import same_hook
 
@@ -80,35 +78,6 @@ def require_stackable_base(base: SAE[Any]) -> SAE[Any]:
             "(fold_activation_norm_scaling_factor) or choose a base with normalize_activations = 'none'."
         )
     return base
-
-
-def without_gates(base: SAE[Any]) -> SAE[Any]:
-    """Give a gated SAE as the JumpReLU SAE that it is; any other as it is.
-
-    With π = x W + b_gate a gated latent is relu(m) where π > 0, of magnitude m = x W e^r + b_mag. Both
-    are linear in x W, so that π > 0 says m > b_mag − b_gate e^r: a threshold on m. Exact up to rounding.
-
-    Args:
-        base: Any SAE.
-
-    Returns:
-        A JumpReLUSAE with weights of its own if `base` is gated.
-    """
-    if not isinstance(base, GatedSAE):
-        return base
-    shared: dict[str, Any] = {f.name: copy.deepcopy(getattr(base.cfg, f.name)) for f in fields(SAEConfig)}
-    scale = base.r_mag.detach().double().exp()
-    b_mag = base.b_mag.detach().double()
-    weights = {
-        "W_enc": base.W_enc.detach().double() * scale,
-        "b_enc": b_mag,
-        "threshold": b_mag - base.b_gate.detach().double() * scale,
-        "W_dec": base.W_dec.detach(),
-        "b_dec": base.b_dec.detach(),
-    }
-    shared["device"] = str(base.device)
-    cfg = JumpReLUSAEConfig(**shared)
-    return assemble(cfg, {name: tensor.to(base.dtype, copy=True) for name, tensor in weights.items()})
 
 
 def require_same_site(base: SAE[Any], d_in: int, hook_name: str | None, what: str) -> None:

@@ -23,17 +23,14 @@ from sae_lens.saes.topk_sae import TopK
 from torch import nn
 from typing_extensions import Self, override
 
-from sae_lens_ext.architectures.base_sae import require_stackable_base, without_gates
+from sae_lens_ext.architectures.base_sae import require_stackable_base
+from sae_lens_ext.architectures.gated_base import without_gates
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference, assemble, assemble_as
 from sae_lens_ext.architectures.stack_parts import joined_weights, residual_part
 from sae_lens_ext.architectures.validation import require_normalization, require_positive_int
 
-BASE_ARCHITECTURES = (
-    "standard",
-    "jumprelu",
-    "topk",
-)  # what each part's activation function can be; gates are folded
+BASE_ARCHITECTURES = ("standard", "jumprelu", "topk")  # a gated base is held as a jumprelu
 BASE = "base"  # what `flat_index` and `locate` call the base's own latents
 
 

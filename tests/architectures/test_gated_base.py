@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sae_lens import GatedSAE, GatedSAEConfig, JumpReLUSAE
 from sae_lens.saes.sae import SAEMetadata
 
-from sae_lens_ext.architectures.base_sae import without_gates
+from sae_lens_ext.architectures.gated_base import without_gates
 from tests.architectures.bases import D_BASE, D_IN, HOOK, base_sae
 
 
