@@ -8,6 +8,7 @@ from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens_ext.architectures.residual import ResidualTrainingSAEConfig
 from sae_lens_ext.architectures.residual_stack import BASE
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.plan_checks import require_learning_rate, require_one_step
 from sae_lens_ext.cli.sources import EMBEDDED_MODEL, EMBEDDED_PREFIX, default_model_class
 from sae_lens_ext.embedded.model import MODEL_NAME
 
@@ -64,15 +65,9 @@ class Plan:
             raise CommandError(
                 f"--general-fraction {self.general_fraction} is out of range. Give a share from 0 up to but not including 1."
             )
-        if self.training_tokens is not None and self.training_tokens < self.train_batch_size_tokens:
-            raise CommandError(
-                f"--training-tokens {self.training_tokens} is less than one step of {self.train_batch_size_tokens} tokens. "
-                "Give more."
-            )
-        if not self.lr > 0:
-            raise CommandError(
-                f"--lr {self.lr} is not a learning rate. Give a number above 0, such as {Plan.lr}."
-            )
+        if self.training_tokens is not None:
+            require_one_step(self.training_tokens, self.train_batch_size_tokens)
+        require_learning_rate(self.lr, Plan.lr)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the plan as JSON scalars and mappings."""

@@ -12,6 +12,7 @@ from sae_lens import (
 
 from sae_lens_ext.architectures import HierarchicalTopKTrainingSAEConfig, KronTrainingSAEConfig
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.plan_checks import require_learning_rate, require_one_step
 from sae_lens_ext.cli.sources import EMBEDDED_MODEL, EMBEDDED_PREFIX
 
 TOPK_BUDGETS = (8, 16, 32, 64)
@@ -49,15 +50,8 @@ class Plan:
                 f"--d-sae {self.d_sae} does not do: the largest budget is {smallest}, and Kron's heads hold "
                 f"{KRON_LATENTS_PER_HEAD} latents. Give a multiple of {KRON_LATENTS_PER_HEAD} from {smallest} up."
             )
-        if self.training_tokens < self.train_batch_size_tokens:
-            raise CommandError(
-                f"--training-tokens {self.training_tokens} is less than one step of {self.train_batch_size_tokens} "
-                "tokens. Give more."
-            )
-        if not self.lr > 0:
-            raise CommandError(
-                f"--lr {self.lr} is not a learning rate. Give a number above 0, such as {Plan.lr}."
-            )
+        require_one_step(self.training_tokens, self.train_batch_size_tokens)
+        require_learning_rate(self.lr, Plan.lr)
 
     @property
     def training_steps(self) -> int:
