@@ -13,24 +13,23 @@ from typing import Any
 import torch
 from sae_lens import SAE
 from sae_lens.evals import ExplainedVarianceCalculator
-from sae_lens.util import get_special_token_ids
 from tqdm.auto import tqdm
 from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
 from sae_lens_ext.analysis.domains.report import DomainMeasurement, DomainReport
 from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
-from sae_lens_ext.analysis.texts import require_mapping, require_texts
+from sae_lens_ext.analysis.texts import (
+    pack_texts,
+    require_detached,
+    require_mapping,
+    require_texts,
+    special_tokens,
+)
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.residual import BASE_METADATA_KEY
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.language_model import (
-    Site,
-    find_hook_point,
-    hooked,
-    packed_contexts,
-    require_context_fits,
-)
+from sae_lens_ext.language_model import Site, find_hook_point, hooked
 
 
 @torch.no_grad()
@@ -80,28 +79,13 @@ def evaluate_domains(
     }
     for name, value in numbers.items():
         require_positive_int("evaluate_domains", name, value)
-    require_context_fits(model, context_size)
-    if getattr(model, "acts_to_saes", None):
-        raise ValueError(
-            f"The model has SAEs attached at {', '.join(map(repr, model.acts_to_saes))}, so its own cross-entropy cannot be "
-            "measured. Call model.reset_saes() first."
-        )
+    require_detached(model)
     measured = {name: as_inference(sae) for name, sae in saes.items()}
     sites = {name: _site(name, sae) for name, sae in measured.items()}
     for site in sites.values():
         find_hook_point(model, site.hook_name)
-    tokens = {
-        domain: packed_contexts(
-            documents,
-            model.tokenizer,
-            context_size=context_size,
-            max_tokens=max_tokens,
-            seed=seed,
-            what=f"The text {domain!r}",
-        )
-        for domain, documents in texts.items()
-    }
-    special = torch.tensor(get_special_token_ids(model.tokenizer))
+    tokens = pack_texts(model, texts, context_size=context_size, max_tokens=max_tokens, seed=seed)
+    special = special_tokens(model)
     device = next(model.parameters()).device
     totals = {(name, domain): _Totals() for name in measured for domain in texts}
     batches = [(domain, batch) for domain in texts for batch in tokens[domain].split(batch_size_prompts)]

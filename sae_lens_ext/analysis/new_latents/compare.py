@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sae_lens.util import get_special_token_ids
 from torch.nn.functional import normalize
 
 from sae_lens_ext.analysis.new_latents.result import Context, LatentPair, LatentUse, NewLatents
 from sae_lens_ext.analysis.new_latents.search import Findings, LatentReader, reread, search
 from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
-from sae_lens_ext.analysis.texts import require_texts
+from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
 from sae_lens_ext.architectures.residual_stack import BASE, ResidualStackSAE
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.language_model import Site, find_hook_point, packed_contexts, require_context_fits
+from sae_lens_ext.language_model import Site, find_hook_point
 from sae_lens_ext.ops.chunks import chunks
 
 _CALLER = "compare_new_latents"
@@ -95,21 +94,9 @@ def compare_new_latents(
     ):
         require_positive_int(_CALLER, name, value)
     require_texts(_CALLER, texts)
-    require_context_fits(model, context_size)
     site = _require_site(model, stack)
-    special = torch.tensor(sorted(get_special_token_ids(model.tokenizer)), dtype=torch.long)
-    reader = LatentReader(model, stack.with_active((domain,)), site, special, autocast)
-    contexts = {
-        name: packed_contexts(
-            documents,
-            model.tokenizer,
-            context_size=context_size,
-            max_tokens=max_tokens,
-            seed=seed,
-            what=f"The text {name!r}",
-        )
-        for name, documents in texts.items()
-    }
+    reader = LatentReader(model, stack.with_active((domain,)), site, special_tokens(model), autocast)
+    contexts = pack_texts(model, texts, context_size=context_size, max_tokens=max_tokens, seed=seed)
     for name, tokens in contexts.items():
         if not reader.counted(tokens).any():
             raise ValueError(
@@ -289,11 +276,7 @@ def _require_latents(latents: Sequence[int], domain: str, size: int) -> list[int
 
 
 def _require_site(model: Any, stack: ResidualStackSAE) -> Site:
-    if getattr(model, "acts_to_saes", None):
-        raise ValueError(
-            f"The model has SAEs attached at {', '.join(map(repr, model.acts_to_saes))}, which may change what the stack "
-            "reads. Call model.reset_saes() first."
-        )
+    require_detached(model)
     metadata = stack.cfg.metadata
     if metadata.hook_name is None:
         raise ValueError(
