@@ -22,6 +22,7 @@ from sae_lens_ext.cli.augment.training import seed_of
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.embedded.texts import in_test_split
 from tests.architectures.bases import base_sae
+from tests.cli.interrupting import interrupt_once
 from tests.conftest import CONTEXT, VOCABULARY
 
 HOOK = "blocks.1.hook_resid_post"  # HookedTransformer's name; the model is a bridge, which calls it hook_out
@@ -123,16 +124,7 @@ def test_augment_without_general_text_measures_the_domain_alone(tmp_path: Path) 
 
 
 def test_augment_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-    original = SAETrainer._checkpoint_if_needed
-
-    def interrupted_at_9(trainer: SAETrainer) -> None:
-        steps.append(trainer.n_training_samples)
-        original(trainer)
-        if len(steps) == 9:
-            raise InterruptedException
-
-    monkeypatch.setattr(SAETrainer, "_checkpoint_if_needed", interrupted_at_9)
+    steps = interrupt_once(monkeypatch, SAETrainer, after=9)
     with pytest.raises(InterruptedException):
         augmented(tmp_path)
     run = augmented(tmp_path)

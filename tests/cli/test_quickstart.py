@@ -19,6 +19,7 @@ from sae_lens_ext.cli.quickstart.plan import SAES, Plan, sae_configs
 from sae_lens_ext.cli.quickstart.report import table
 from sae_lens_ext.cli.run_folder import RunFolder
 from sae_lens_ext.cli.sources import default_model_class, load_language_model, split_documents
+from tests.cli.interrupting import interrupt_once
 from tests.conftest import CONTEXT, VOCABULARY
 
 PLAN = Plan(
@@ -90,16 +91,7 @@ def test_quickstart_curve_agrees_with_the_table(tmp_path: Path) -> None:
 
 
 def test_quickstart_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-    original = MultiSAETrainer._checkpoint_if_needed
-
-    def interrupted_at_9(trainer: MultiSAETrainer) -> None:
-        steps.append(trainer.n_training_samples)
-        original(trainer)
-        if len(steps) == 9:
-            raise InterruptedException
-
-    monkeypatch.setattr(MultiSAETrainer, "_checkpoint_if_needed", interrupted_at_9)
+    steps = interrupt_once(monkeypatch, MultiSAETrainer, after=9)
     with pytest.raises(InterruptedException):
         verb.quickstart(PLAN, tmp_path / "run")
     verb.quickstart(PLAN, tmp_path / "run")

@@ -1,13 +1,12 @@
 """What `evaluate_domains` found, as a table, a figure and a file."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_lens_ext.files import write_whole
+from sae_lens_ext.analysis.result_files import load_result, save_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +99,10 @@ class DomainReport:
         """
         import pandas as pd
 
+        if base not in self.saes:
+            raise ValueError(
+                f"This report has no SAE {base!r} to compare with. It has {', '.join(map(repr, self.saes))}."
+            )
         rows = []
         for row in self.measurements:
             if row.sae == base:
@@ -113,10 +116,6 @@ class DomainReport:
                     "ev_change": _ratio(row.ev - reference.ev, abs(reference.ev)),
                     "ce_increase_change": _ratio(cost - cost_of_base, abs(cost_of_base)),
                 }
-            )
-        if base not in self.saes:
-            raise ValueError(
-                f"This report has no SAE {base!r} to compare with. It has {', '.join(map(repr, self.saes))}."
             )
         return pd.DataFrame(rows, columns=["sae", "domain", "ev_change", "ce_increase_change"])
 
@@ -132,18 +131,12 @@ class DomainReport:
         Args:
             path: The file; its folder must exist.
         """
-        content = {
-            "format": FORMAT,
-            "provenance": dict(self.provenance),
-            "measurements": [
-                {
-                    **asdict(row),
-                    "ce_score": None if math.isnan(row.ce_score) else row.ce_score,
-                }  # for readers of the file
-                for row in self.measurements
-            ],
-        }
-        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        rows = [
+            # The score is for readers of the file alone: it follows from the others.
+            {**asdict(row), "ce_score": None if math.isnan(row.ce_score) else row.ce_score}
+            for row in self.measurements
+        ]
+        save_result(path, FORMAT, {"provenance": dict(self.provenance), "measurements": rows})
 
     @classmethod
     def load(cls, path: str | Path) -> "DomainReport":
@@ -153,21 +146,15 @@ class DomainReport:
             FileNotFoundError: There is no such file.
             ValueError: The file is not a whole report.
         """
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text())
-            if content["format"] != FORMAT:
-                raise ValueError(f"its format is {content['format']!r}")
+
+        def build(content: Any) -> DomainReport:
             names = [f.name for f in fields(DomainMeasurement)]
-            rows = tuple(
+            rows = (
                 DomainMeasurement(**{name: row[name] for name in names}) for row in content["measurements"]
             )
-            return cls(rows, content["provenance"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is not a DomainReport that this version can read, {FORMAT} ({error}). Give a file that "
-                "DomainReport.save wrote, or measure again with evaluate_domains."
-            ) from error
+            return cls(tuple(rows), content["provenance"])
+
+        return load_result(path, FORMAT, build, "measure again with evaluate_domains")
 
     def __repr__(self) -> str:
         tokens = sorted({row.n_tokens for row in self.measurements})

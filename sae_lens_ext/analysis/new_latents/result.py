@@ -1,12 +1,12 @@
 """What `compare_new_latents` found, as a table, a page and a file."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_lens_ext.analysis.new_latents.page import html_page, html_section
+from sae_lens_ext.analysis.result_files import load_result, save_result
 from sae_lens_ext.files import write_whole
 
 if TYPE_CHECKING:
@@ -125,12 +125,11 @@ class NewLatents:
             path: The file; its folder must exist.
         """
         content = {
-            "format": FORMAT,
             "domain": self.domain,
             "provenance": dict(self.provenance),
             "pairs": [asdict(pair) for pair in self.pairs],
         }
-        write_whole(path, json.dumps(content, indent=1) + "\n")
+        save_result(path, FORMAT, content)
 
     @classmethod
     def load(cls, path: str | Path) -> "NewLatents":
@@ -140,18 +139,12 @@ class NewLatents:
             FileNotFoundError: There is no such file.
             ValueError: The file is not a whole result.
         """
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise ValueError(f"its format is {content['format']!r}")
+
+        def build(content: Any) -> NewLatents:
             pairs = tuple(_pair(pair) for pair in content["pairs"])
             return cls(pairs, str(content["domain"]), dict(content["provenance"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is not a NewLatents that this version can read, {FORMAT} ({error!r}). Give a file that "
-                "NewLatents.save wrote, or search again with compare_new_latents."
-            ) from error
+
+        return load_result(path, FORMAT, build, "search again with compare_new_latents")
 
     def __repr__(self) -> str:
         counted = self.provenance.get("n_tokens", {})
