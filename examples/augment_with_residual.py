@@ -6,7 +6,7 @@ are switched on and off; `to_native()` makes one ordinary JumpReLU SAE of them. 
 code must not mean worse prose, and the new latents are shown beside the base's most similar ones.
 
 The command `sae-lens-ext augment output/base --domain python=embedded:python_source` does all but the first step.
-Takes about six minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
+Takes about four minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 
 import os
