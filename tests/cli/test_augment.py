@@ -140,7 +140,7 @@ def test_augment_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: p
 
 def test_augment_refuses_a_folder_of_another_run(tmp_path: Path) -> None:
     augmented(tmp_path)
-    with pytest.raises(CommandError, match="other settings .lr was 0.002, now 0.5., which was left as it is"):
+    with pytest.raises(ValueError, match="other settings .lr was 0.002, now 0.5., which was left as it is"):
         augmented(tmp_path, lr=0.5)
 
 

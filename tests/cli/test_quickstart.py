@@ -17,8 +17,8 @@ from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quickstart import verb
 from sae_lens_ext.cli.quickstart.plan import SAES, Plan, sae_configs
 from sae_lens_ext.cli.quickstart.report import table
-from sae_lens_ext.cli.run_folder import RunFolder
 from sae_lens_ext.cli.sources import default_model_class, load_language_model, split_documents
+from sae_lens_ext.run_folder import RunFolder
 from tests.cli.interrupting import interrupt_once
 from tests.conftest import CONTEXT, VOCABULARY
 
@@ -103,7 +103,7 @@ def test_quickstart_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch
 
 
 def test_quickstart_ignores_checkpoints_that_were_not_written_to_their_ends(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", PLAN, "quickstart")
+    folder = RunFolder(tmp_path / "run", PLAN, "`sae-lens-ext quickstart`")
     names = ("topk_k8", "kron_m2_n4_k32")
     for tokens in ("0", "1024", "2048", "3072", "4096", "notes"):
         for name in names:
@@ -131,22 +131,22 @@ def truncate(path: Path, length: int) -> None:
 def test_RunFolder_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(
-        CommandError, match="is not a folder of `sae-lens-ext quickstart` .* nothing was written there"
+        ValueError, match="is not a folder of `sae-lens-ext quickstart` .* nothing was written there"
     ):
-        RunFolder(tmp_path, PLAN, "quickstart")
-    with pytest.raises(CommandError, match="is a file"):
-        RunFolder(tmp_path / "thesis.tex", PLAN, "quickstart")
+        RunFolder(tmp_path, PLAN, "`sae-lens-ext quickstart`")
+    with pytest.raises(ValueError, match="is a file"):
+        RunFolder(tmp_path / "thesis.tex", PLAN, "`sae-lens-ext quickstart`")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    RunFolder(tmp_path / "run", PLAN, "quickstart").claim()
+    RunFolder(tmp_path / "run", PLAN, "`sae-lens-ext quickstart`").claim()
     with pytest.raises(
-        CommandError, match=r"other settings \(lr was 0.00\d+, now 0.5\), which was left as it is"
+        ValueError, match=r"other settings \(lr was 0.00\d+, now 0.5\), which was left as it is"
     ):
-        RunFolder(tmp_path / "run", replace(PLAN, lr=0.5), "quickstart")
-    RunFolder(tmp_path / "run", PLAN, "quickstart")
+        RunFolder(tmp_path / "run", replace(PLAN, lr=0.5), "`sae-lens-ext quickstart`")
+    RunFolder(tmp_path / "run", PLAN, "`sae-lens-ext quickstart`")
     for foreign in ("[]", "{}", "not JSON"):
         (tmp_path / "run" / "plan.json").write_text(foreign)
-        with pytest.raises(CommandError, match="is not a folder of `sae-lens-ext quickstart`"):
-            RunFolder(tmp_path / "run", PLAN, "quickstart")
+        with pytest.raises(ValueError, match="is not a folder of `sae-lens-ext quickstart`"):
+            RunFolder(tmp_path / "run", PLAN, "`sae-lens-ext quickstart`")
 
 
 @pytest.mark.parametrize(

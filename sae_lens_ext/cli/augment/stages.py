@@ -15,10 +15,10 @@ from sae_lens_ext.cli.augment.page import page
 from sae_lens_ext.cli.augment.plan import ALONE, EVERYTHING, GENERAL, Plan, sae_config, training_tokens
 from sae_lens_ext.cli.augment.texts import load_texts, pack, training_data
 from sae_lens_ext.cli.augment.training import train
-from sae_lens_ext.cli.run_folder import RunFolder
 from sae_lens_ext.cli.sources import load_any_language_model, require_width
 from sae_lens_ext.files import write_whole
 from sae_lens_ext.language_model import find_hook_point, require_context_fits
+from sae_lens_ext.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
         CommandError: `out` holds something else, or the base does not fit the model's hook.
         ValueError: A text is too short.
     """
-    folder = RunFolder(out, plan, "augment")
+    folder = RunFolder(out, plan, "`sae-lens-ext augment`")
     base.cfg.metadata.hook_name = plan.hook
     if base.cfg.metadata.prepend_bos is False:
         logger.warning(

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from sae_lens_ext.architectures.residual import ResidualTrainingSAE
 from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config, training_tokens
 from sae_lens_ext.cli.interruptible import InterruptibleRunner
-from sae_lens_ext.cli.run_folder import RunFolder
+from sae_lens_ext.run_folder import RunFolder
 
 RESIDUALS = "residuals"  # the folder they are saved in
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures import budget_curve, with_k
 from sae_lens_ext.cli.quickstart.plan import HIERARCHICAL, KRON, SAES, TOPK_BUDGETS, Plan, topk_name
-from sae_lens_ext.cli.run_folder import RunFolder
+from sae_lens_ext.run_folder import RunFolder
 
 
 def measure(plan: Plan, folder: RunFolder, model: Any, dataset: Dataset) -> dict[str, Any]:

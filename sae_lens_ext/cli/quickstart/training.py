@@ -8,7 +8,7 @@ from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 
 from sae_lens_ext.cli.quickstart.plan import SAES, Plan, runner_config, sae_configs
-from sae_lens_ext.cli.run_folder import RunFolder
+from sae_lens_ext.run_folder import RunFolder
 
 
 def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset) -> None:

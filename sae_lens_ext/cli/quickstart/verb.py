@@ -10,7 +10,6 @@ from sae_lens_ext.cli.quickstart.plan import SAES, Plan
 from sae_lens_ext.cli.quickstart.report import page, table
 from sae_lens_ext.cli.quickstart.training import train
 from sae_lens_ext.cli.quiet import quieten
-from sae_lens_ext.cli.run_folder import RunFolder, write_json
 from sae_lens_ext.cli.sources import (
     default_model_class,
     hook_width,
@@ -19,6 +18,7 @@ from sae_lens_ext.cli.sources import (
     split_documents,
 )
 from sae_lens_ext.language_model import contexts
+from sae_lens_ext.run_folder import RunFolder, write_json
 
 DESCRIPTION = """\
 Train six SAEs in one pass over a text, load each back by name, measure them on held-out documents, print one table
@@ -100,7 +100,7 @@ def quickstart(plan: Plan, out: Path) -> None:
     Raises:
         CommandError: `out` holds something else, or the model has no such hook.
     """
-    folder = RunFolder(out, plan, "quickstart")
+    folder = RunFolder(out, plan, "`sae-lens-ext quickstart`")
     quieten()
     model: Any = load_any_language_model(plan.model, plan.model_class, plan.device)
     d_in = hook_width(model, plan.hook)

@@ -1,4 +1,4 @@
-"""The folder of a command that can be interrupted: whose it is, what is finished in it, where to go on."""
+"""The folder of work that can be interrupted: whose it is, what is finished in it, where to go on."""
 
 import json
 import shutil
@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
 from safetensors import SafetensorError, safe_open
 
-from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.files import write_whole
 
 PLAN_FILE = "plan.json"
@@ -34,14 +33,14 @@ class RunFolder:
     Args:
         path: The folder; it need not exist yet, and is not made before `claim`.
         plan: What is run in it.
-        verb: The command that runs it, for messages.
+        maker: What runs it, for messages, such as "`sae-lens-ext quickstart`".
 
     Raises:
-        CommandError: The folder holds something else, or a run of another plan.
+        ValueError: The folder holds something else, or a run of another plan.
     """
 
-    def __init__(self, path: Path, plan: Plan, verb: str) -> None:
-        self.path, self.plan, self.verb = path, plan, verb
+    def __init__(self, path: Path, plan: Plan, maker: str) -> None:
+        self.path, self.plan, self.maker = path, plan, maker
         self._require_ours()
 
     @property
@@ -114,13 +113,13 @@ class RunFolder:
     def _require_ours(self) -> None:
         path, plan_file, plan = self.path, self.path / PLAN_FILE, self.plan.to_dict()
         if path.exists() and not path.is_dir():
-            raise CommandError(f"--out {path} is a file. Give a folder, or one that does not exist yet.")
+            raise ValueError(f"{path} is a file. Give a folder, or one that does not exist yet.")
         if not path.exists() or not any(path.iterdir()):
             return
         saved = json.loads(plan_file.read_text()) if _is_json(plan_file) else None
         if not isinstance(saved, dict) or saved.keys() != plan.keys():
-            raise CommandError(
-                f"--out {path} exists, is not empty and is not a folder of `sae-lens-ext {self.verb}` (its {PLAN_FILE} is missing or "
+            raise ValueError(
+                f"{path} exists, is not empty and is not a folder of {self.maker} (its {PLAN_FILE} is missing or "
                 "of another kind), so nothing was written there. Give another folder."
             )
         differing = [
@@ -129,8 +128,8 @@ class RunFolder:
             if json.dumps(saved[key]) != json.dumps(plan[key])  # in mappings, too, the order counts
         ]
         if differing:
-            raise CommandError(
-                f"--out {path} holds a run of `sae-lens-ext {self.verb}` with other settings ({'; '.join(differing)}), which was left as it is. "
+            raise ValueError(
+                f"{path} holds a run of {self.maker} with other settings ({'; '.join(differing)}), which was left as it is. "
                 "Give another folder, or delete that one to start anew."
             )
 
