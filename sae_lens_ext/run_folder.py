@@ -88,10 +88,11 @@ class RunFolder:
         """Whether the SAEs of a stage are complete."""
         return _is_json(self._record_file(stage))
 
-    def mark_trained(self, stage: str, record: dict[str, Any]) -> None:
-        """Note that the SAEs of a stage are complete, and drop its checkpoints, which are needed no more."""
+    def mark_trained(self, stage: str, record: dict[str, Any], *, keep_checkpoints: bool = False) -> None:
+        """Note that the SAEs of a stage are complete, and drop its checkpoints, unless they are wanted for something else."""
         write_json(self._record_file(stage), record)
-        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        if not keep_checkpoints:
+            shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
     def trained_record(self, stage: str) -> dict[str, Any]:
         """Give what `mark_trained` noted."""

@@ -21,6 +21,7 @@ from sae_lens.training._interruption import InterruptedException
 from sae_lens_ext.architectures.loading import require_readable_training_save
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.interruptible import InterruptibleRunner
+from sae_lens_ext.cli.seeds import take_seeds, train_from_seeds
 from sae_lens_ext.cli.sources import EMBEDDED_PREFIX, load_dataset, load_language_model, require_width
 
 HELP = f"""\
@@ -30,6 +31,13 @@ Train an SAE on a language model's activations with SAELens' own runner.
       --d_in 576 --d_sae 4096 --model_name embedded --dataset_path {EMBEDDED_PREFIX}encyclopedia \\
       --hook_name blocks.10.hook_resid_post --training_tokens 300000 --train_batch_size_tokens 1024 \\
       --n_batches_in_buffer 64 --lr 3e-3 --log_to_wandb false --output_path my_sae
+
+The same SAE from several seeds, to see which of its features come again (`train_seeds` in Python): add
+
+      --seeds 0,1,2,3 --vary initialisation --output_path my_seeds
+
+The SAEs are saved in my_seeds/seed_0, my_seeds/seed_1, …; interrupted, the same command goes on where it was. With
+`--vary data_order` they differ in the order of the activations, with `--vary both` in both.
 
 `--model_name embedded` and `--dataset_path {EMBEDDED_PREFIX}NAME` need no hub; any other name is one of the hub's,
 as in SAELens. Every flag of SAELens follows; those of the SAE depend on --architecture.
@@ -51,9 +59,12 @@ def run(words: Sequence[str]) -> None:
     """
     if not words or set(words) & {"-h", "--help"}:
         print(HELP)
-    words = list(words) or ["--help"]
+    words, seeded = take_seeds(list(words) or ["--help"])
     _require_known_architecture(words)
     cfg = _parse(words)
+    if seeded is not None:
+        train_from_seeds(cfg, seeded)
+        return
     require_output_folder(cfg.output_path)
     for start in (cfg.from_pretrained_path, cfg.resume_from_checkpoint):
         if start is not None:

@@ -1,0 +1,113 @@
+"""`train --seeds 0,1,2`: one SAE from several seeds, by `train_seeds`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens.training._interruption import InterruptedException
+
+from sae_lens_ext.analysis.seeds import train_seeds
+from sae_lens_ext.analysis.seeds.plan import Vary, seed_plan
+from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.sources import load_dataset, load_language_model
+
+EXAMPLE = "--seeds 0,1,2,3"
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What the command line says of seeds."""
+
+    seeds: tuple[int, ...]
+    """`--seeds`."""
+    vary: Vary
+    """`--vary`."""
+
+
+def take_seeds(words: Sequence[str]) -> tuple[list[str], Seeded | None]:
+    """Take `--seeds` and `--vary` out of a command line, and give what is left, for SAELens' parser.
+
+    Args:
+        words: The words after `train`.
+
+    Returns:
+        The other words, and what was said of seeds, or None.
+
+    Raises:
+        CommandError: One of the two is not understood, or given twice or without its value; there is `--vary` without `--seeds`,
+            or `--seeds` without `--output_path`.
+    """
+    words, seeds = _take(words, "--seeds", EXAMPLE)
+    words, vary = _take(words, "--vary", f"one of {', '.join(get_args(Vary))}")
+    if seeds is None:
+        if vary is not None:
+            raise CommandError(
+                f"--vary {vary} says what differs between seeds, but there are no --seeds. Add them, such as {EXAMPLE}."
+            )
+        return words, None
+    if vary is not None and vary not in get_args(Vary):
+        raise CommandError(f"--vary {vary!r} is not understood. Give one of {', '.join(get_args(Vary))}.")
+    if not any(_flag(word) == "--output_path" for word in words) and not {"-h", "--help"} & set(words):
+        raise CommandError(
+            "--seeds needs the folder that the SAEs are saved in, each in a subfolder. Add --output_path, such as --output_path "
+            "my_seeds."
+        )
+    return words, Seeded(_numbers(seeds), cast(Vary, vary or "initialisation"))
+
+
+def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> None:
+    """Train and save the SAEs.
+
+    Raises:
+        ValueError: See `train_seeds`.
+        CommandError: The model does not come as the class asked for.
+    """
+    seed_plan(cfg, seeded.seeds, seeded.vary)  # what is wrong with it is said before a model is loaded
+    model: Any = load_language_model(cfg.model_name, cfg.model_class_name, cfg.llm_device or cfg.device)
+    try:
+        train_seeds(
+            cfg,
+            seeded.seeds,
+            vary=seeded.vary,
+            override_model=model,
+            override_dataset=load_dataset(cfg.dataset_path),
+        )
+    except (KeyboardInterrupt, InterruptedException):
+        print("The same command goes on from the last checkpoint.", file=sys.stderr)
+        raise
+
+
+def _take(words: Sequence[str], flag: str, example: str) -> tuple[list[str], str | None]:
+    """Give the words without a flag and its value, and the value, or None."""
+    left: list[str] = []
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if _flag(word) != flag:
+            left.append(word)
+            continue
+        value = word.partition("=")[2] if "=" in word else next(rest, "")
+        if not value or value.startswith("--"):
+            raise CommandError(f"{flag} has no value. Give {example}.")
+        found.append(value)
+    if len(found) > 1:
+        raise CommandError(f"{flag} is given {len(found)} times, {' and '.join(found)}. Give it once.")
+    return left, found[0] if found else None
+
+
+def _flag(word: str) -> str:
+    """The flag of a word, with dashes as SAELens' parser also takes them."""
+    name = word.partition("=")[0]
+    return f"--{name.removeprefix('--').replace('-', '_')}" if name.startswith("--") else name
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if len(numbers) < 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        raise CommandError(
+            f"--seeds {text!r} is not understood. Give two or more whole numbers from 0 up, with commas and no spaces between them, such "
+            f"as {EXAMPLE}."
+        )
+    return tuple(map(int, numbers))
