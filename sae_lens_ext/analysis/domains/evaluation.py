@@ -14,10 +14,10 @@ import torch
 from sae_lens import SAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from tqdm.auto import tqdm
-from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
 from sae_lens_ext.analysis.domains.report import DomainMeasurement, DomainReport
 from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
+from sae_lens_ext.analysis.splicing import ForwardPasses, reconstruct, require_finite, require_width, site_of
 from sae_lens_ext.analysis.texts import (
     pack_texts,
     require_detached,
@@ -25,11 +25,9 @@ from sae_lens_ext.analysis.texts import (
     require_texts,
     special_tokens,
 )
-from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.inference import as_inference
-from sae_lens_ext.architectures.residual import BASE_METADATA_KEY
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.language_model import Site, find_hook_point, hooked
+from sae_lens_ext.language_model import find_hook_point
 
 
 @torch.no_grad()
@@ -81,7 +79,7 @@ def evaluate_domains(
         require_positive_int("evaluate_domains", name, value)
     require_detached(model)
     measured = {name: as_inference(sae) for name, sae in saes.items()}
-    sites = {name: _site(name, sae) for name, sae in measured.items()}
+    sites = {name: site_of("evaluate_domains", name, sae) for name, sae in measured.items()}
     for site in sites.values():
         find_hook_point(model, site.hook_name)
     tokens = pack_texts(model, texts, context_size=context_size, max_tokens=max_tokens, seed=seed)
@@ -90,22 +88,19 @@ def evaluate_domains(
     totals = {(name, domain): _Totals() for name in measured for domain in texts}
     batches = [(domain, batch) for domain in texts for batch in tokens[domain].split(batch_size_prompts)]
     for domain, batch in tqdm(batches, desc="Evaluating", disable=not show_progress):
-        run = _Pass(model, batch.to(device), ~torch.isin(batch, special).to(device), autocast)
+        run = ForwardPasses(model, batch.to(device), ~torch.isin(batch, special).to(device), autocast)
         activations, ce = run.clean(set(sites.values()))
         ce_ablated = {site: run.spliced(site, torch.zeros_like(x)) for site, x in activations.items()}
         for name, sae in measured.items():
             site = sites[name]
             x = activations[site]
-            _require_width(name, sae, site, x)
-            with flat_heads(sae):
-                acts = sae.encode(x.to(sae.device, sae.dtype))
-                x_hat = sae.decode(acts).to(x.device, torch.float32)
-            acts = acts.to_dense() if acts.is_sparse else acts
-            _require_finite(name, domain, x, x_hat)
+            require_width(name, sae, site, x)
+            made = reconstruct(sae, x)
+            require_finite(name, domain, x, made.x_hat)
             total = totals[name, domain]
-            total.variance.add_batch(x_hat[run.counted], x[run.counted])
-            total.fired += int((acts != 0).sum(dim=-1).to(run.counted.device)[run.counted].sum())
-            with_sae = torch.where(run.counted[..., None], x_hat.to(x.dtype), x)
+            total.variance.add_batch(made.x_hat[run.counted], x[run.counted])
+            total.fired += int((made.acts != 0).sum(dim=-1).to(run.counted.device)[run.counted].sum())
+            with_sae = torch.where(run.counted[..., None], made.x_hat.to(x.dtype), x)
             total.add_losses(ce, run.spliced(site, with_sae), ce_ablated[site])
     provenance = {
         **versions(),
@@ -121,49 +116,6 @@ def evaluate_domains(
         tuple(totals[name, domain].measurement(name, domain) for name in measured for domain in texts),
         provenance,
     )
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """Forward passes of the model over one batch of tokens."""
-
-    model: Any
-    tokens: torch.Tensor
-    counted: torch.Tensor
-    autocast: bool
-
-    def clean(self, sites: set[Site]) -> tuple[dict[Site, torch.Tensor], torch.Tensor]:
-        """Run the model as it is; gives the activations at the sites, and its losses."""
-        found: dict[Site, torch.Tensor] = {}
-
-        def keep(site: Site, activations: torch.Tensor) -> None:
-            found[site] = site.read(activations).clone()
-
-        by_hook: dict[str, list[Site]] = {}
-        for site in sites:
-            by_hook.setdefault(site.hook_name, []).append(site)
-
-        def keep_all(at_hook: list[Site], activations: torch.Tensor) -> None:
-            for site in at_hook:
-                keep(site, activations)
-
-        return found, self._losses(
-            {name: lambda x, at_hook=at_hook: keep_all(at_hook, x) for name, at_hook in by_hook.items()}
-        )
-
-    def spliced(self, site: Site, new: torch.Tensor) -> torch.Tensor:
-        """Run the model with `new` in place of the activations at a site; gives its losses."""
-        return self._losses({site.hook_name: lambda x: site.write(x, new)})
-
-    def _losses(self, functions: Mapping[str, Any]) -> torch.Tensor:
-        """Cross-entropy of every next token that is predicted from one that counts, [n]."""
-        with (
-            hooked(self.model, functions),
-            torch.autocast(self.tokens.device.type, dtype=torch.bfloat16, enabled=self.autocast),
-        ):
-            logits = self.model(self.tokens, return_type="logits")
-        losses = lm_cross_entropy_loss(logits.float(), self.tokens.to(logits.device), per_token=True)
-        return losses[self.counted[:, :-1].to(losses.device)]
 
 
 @dataclass
@@ -191,46 +143,3 @@ class _Totals:
             l0=self.fired / self.variance.num_samples,
             n_tokens=self.variance.num_samples,
         )
-
-
-def _site(name: str, sae: SAE[Any]) -> Site:
-    metadata = sae.cfg.metadata
-    if metadata.hook_name is None:
-        raise ValueError(
-            f"The SAE {name!r} names no hook in its metadata. Set sae.cfg.metadata.hook_name to where it reads."
-        )
-    architecture = sae.cfg.architecture()
-    if metadata.hook_name_out not in (None, metadata.hook_name) or "transcoder" in architecture:
-        raise ValueError(
-            f"The SAE {name!r} ({architecture}) reads {metadata.hook_name!r} and writes {metadata.hook_name_out!r}: it is a "
-            "transcoder, whose explained variance is not of what it reads. evaluate_domains measures SAEs."
-        )
-    if sae.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
-        raise ValueError(
-            f"The SAE {name!r} has normalize_activations = {sae.cfg.normalize_activations!r}, which was never folded into its "
-            "weights, so it does not read the model's activations as they are. Fold it first, as SAELens' runner does at the "
-            "end of training."
-        )
-    if metadata[BASE_METADATA_KEY] is not None:
-        raise ValueError(
-            f"The SAE {name!r} is a residual SAE by itself: it predicts its base's error and not the activations, so it has "
-            'no explained variance of its own. Stack it: ResidualStackSAE.from_saes(base, {"domain": residual}).'
-        )
-    return Site(metadata.hook_name, metadata.hook_head_index)
-
-
-def _require_width(name: str, sae: SAE[Any], site: Site, x: torch.Tensor) -> None:
-    if x.shape[-1] != sae.cfg.d_in:
-        raise ValueError(
-            f"The activations at {site.hook_name!r} have width {x.shape[-1]}, but the SAE {name!r} has d_in = "
-            f"{sae.cfg.d_in}. It belongs to another model or hook."
-        )
-
-
-def _require_finite(name: str, domain: str, x: torch.Tensor, x_hat: torch.Tensor) -> None:
-    for what, tensor in (("the model's activations", x), (f"the output of the SAE {name!r}", x_hat)):
-        if not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"On the text {domain!r} there is NaN or infinity in {what}, so that nothing can be measured. Look at the precision: "
-                "float16 overflows where bfloat16 does not."
-            )
