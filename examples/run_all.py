@@ -18,6 +18,7 @@ EXAMPLES = (
     "train_kron.py",
     "augment_with_residual.py",
     "train_many_at_once.py",
+    "feature_stability.py",
     "time_a_step.py",
 )
 

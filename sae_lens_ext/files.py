@@ -11,10 +11,20 @@ def write_whole(path: str | Path, text: str) -> None:
         path: The file; its folder must exist.
         text: What it shall hold, written as UTF-8.
     """
+    write_whole_bytes(path, text.encode("utf-8"))
+
+
+def write_whole_bytes(path: str | Path, data: bytes) -> None:
+    """Do as `write_whole`, for a file that is not text.
+
+    Args:
+        path: The file; its folder must exist.
+        data: What it shall hold.
+    """
     path = Path(path)
     aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with aside.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

@@ -1,11 +1,16 @@
-"""Saving and loading the results of analyses: JSON with a format marker, whole or not at all."""
+"""Saving and loading the results of analyses: JSON with a format marker, and tensors beside it, whole or not at all."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sae_lens_ext.files import write_whole
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from sae_lens_ext.files import write_whole, write_whole_bytes
 
 T = TypeVar("T")
 
@@ -49,3 +54,78 @@ def load_result(path: str | Path, file_format: str, build: Callable[[Any], T], a
             f"{path} is not a {kind} that this version can read, {file_format} ({type(error).__name__}: {error}). Give a file that {kind}.save "
             f"wrote, or {again}."
         ) from error
+
+
+def save_result_with_tensors(
+    path: str | Path, file_format: str, content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Write a result as JSON, and its tensors as safetensors beside it.
+
+    The tensors' file is named by what it holds, and the JSON names it. So a write that fails at any point leaves a result that
+    was there before as it was; it may leave a tensors' file that no JSON names. The tensors of a result that is replaced go.
+
+    Args:
+        path: The JSON file; its folder must exist.
+        file_format: As for `save_result`.
+        content: As for `save_result`.
+        tensors: What else belongs to the result, by name.
+
+    Raises:
+        ValueError: A number in `content` is NaN or infinite. What was there is as it was.
+    """
+    path = Path(path)
+    # Clones: safetensors refuses two names for one memory.
+    data = save({name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    beside, replaced = _tensors_beside(path, digest), _tensors_replaced(path)
+    text = {"tensors": beside.name, "tensors_sha256": digest, **content}
+    json.dumps(text, allow_nan=False)  # before anything is written
+    write_whole_bytes(beside, data)
+    save_result(path, file_format, text)
+    if replaced is not None and replaced != beside:
+        replaced.unlink(missing_ok=True)
+
+
+def _tensors_beside(path: Path, digest: str) -> Path:
+    return path.with_name(f"{path.name.removesuffix('.json')}-{digest[:12]}.safetensors")
+
+
+def _tensors_replaced(path: Path) -> Path | None:
+    """Give the tensors' file of the result that is at `path`, if there is one."""
+    try:
+        return _tensors_beside(path, json.loads(path.read_text(encoding="utf-8"))["tensors_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def load_result_with_tensors(
+    path: str | Path, file_format: str, build: Callable[[Any, dict[str, torch.Tensor]], T], again: str
+) -> T:
+    """Read a result that `save_result_with_tensors` wrote.
+
+    Args:
+        path: The JSON file.
+        file_format: The marker it must have.
+        build: Makes the result of the content and the tensors.
+        again: How to make such a result anew, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a whole result of this format, or its tensors are missing, truncated or others.
+    """
+    path = Path(path)
+
+    def read(content: Any) -> T:
+        beside = path.with_name(Path(content["tensors"]).name)
+        if not beside.is_file():
+            raise ValueError(f"its tensors, {beside.name}, are not beside it")
+        data = beside.read_bytes()
+        if hashlib.sha256(data).hexdigest() != content["tensors_sha256"]:
+            raise ValueError(f"its tensors, {beside.name}, are truncated or not those it was saved with")
+        try:
+            tensors = load(data)
+        except SafetensorError as error:
+            raise ValueError(f"its tensors, {beside.name}, are no safetensors file ({error})") from error
+        return build(content, tensors)
+
+    return load_result(path, file_format, read, again)

@@ -15,6 +15,10 @@ from sae_lens_ext.embedded.texts import in_test_split
 
 EMBEDDED_MODEL = "embedded"
 EMBEDDED_PREFIX = "embedded:"
+HELD_OUT_ONE_IN = 10
+"""Of a text's documents, one in so many is held out by `split_documents`."""
+CHARACTERS_PER_TOKEN = 8
+"""More than a token of any common text has."""
 DATA_FILES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,7 @@ from sae_lens_ext.architectures.residual import ResidualTrainingSAEConfig
 from sae_lens_ext.architectures.residual_stack import BASE
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.plan_checks import require_learning_rate, require_one_step
-from sae_lens_ext.cli.sources import EMBEDDED_MODEL, EMBEDDED_PREFIX, default_model_class
-from sae_lens_ext.embedded.model import MODEL_NAME
+from sae_lens_ext.cli.sources import EMBEDDED_MODEL, EMBEDDED_PREFIX
 
 GENERAL = "general"  # the name of the general text in reports
 EVERYTHING = "all domains"  # the stack with all domains on
@@ -72,38 +71,6 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Give the plan as JSON scalars and mappings."""
         return asdict(self)
-
-
-def model_of(base: SAE[Any], named: str | None) -> str:
-    """Say which model an SAE was trained on: the one the user names, else the one its metadata name.
-
-    Raises:
-        CommandError: Neither does.
-    """
-    name = named or base.cfg.metadata.model_name
-    if name is None:
-        raise CommandError("The base SAE does not say which model it was trained on. Name it with --model.")
-    return EMBEDDED_MODEL if name in (EMBEDDED_MODEL, MODEL_NAME) else name
-
-
-def hook_of(base: SAE[Any], named: str | None) -> str:
-    """Say where an SAE reads: where the user says, else where its metadata say.
-
-    Raises:
-        CommandError: Neither does.
-    """
-    name = named or base.cfg.metadata.hook_name
-    if name is None:
-        raise CommandError("The base SAE does not say which hook it was trained on. Name it with --hook.")
-    return name
-
-
-def model_class_of(base: SAE[Any], model: str, named: str | None) -> str:
-    """Say as what class to load the model: the user's, else what the base's metadata say, else the usual one."""
-    if named is not None:
-        return named
-    recorded = base.cfg.metadata.model_class_name
-    return recorded if recorded is not None and model != EMBEDDED_MODEL else default_model_class(model)
 
 
 def general_text_of(base: SAE[Any], model: str, named: str | None) -> str | None:

@@ -5,11 +5,8 @@ from typing import Any
 from datasets import Dataset
 
 from sae_lens_ext.cli.augment.plan import GENERAL, Plan
-from sae_lens_ext.cli.sources import load_documents, split_documents
+from sae_lens_ext.cli.sources import CHARACTERS_PER_TOKEN, HELD_OUT_ONE_IN, load_documents, split_documents
 from sae_lens_ext.language_model import contexts, mix_datasets
-
-HELD_OUT_ONE_IN = 10
-CHARACTERS_PER_TOKEN = 8  # more than a token of any common text has
 
 
 def load_texts(plan: Plan) -> dict[str, tuple[list[str], list[str]]]:

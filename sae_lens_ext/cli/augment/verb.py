@@ -8,10 +8,11 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_lens_ext.architectures.base_sae import load_base, require_stackable_base
-from sae_lens_ext.cli.augment.plan import Plan, general_text_of, hook_of, model_class_of, model_of
+from sae_lens_ext.cli.augment.plan import Plan, general_text_of
 from sae_lens_ext.cli.augment.stages import augment
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
+from sae_lens_ext.cli.trained_on import hook_of, model_class_of, model_of
 
 DESCRIPTION = """\
 Teach a pretrained SAE domains it is blind to, without changing it: train a residual SAE on the text of each domain,

@@ -1,0 +1,264 @@
+"""How often each latent fires: what tells a latent that was never learnt from one that is unstable."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from tqdm.auto import tqdm
+
+from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
+from sae_lens_ext.analysis.stability.dictionaries import (
+    SAESources,
+    open_saes,
+    require_folded,
+    require_same_site,
+)
+from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
+from sae_lens_ext.architectures.head_reshaping import flat_heads
+from sae_lens_ext.architectures.identity import weights_fingerprint
+from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.language_model import Site, read_activations
+
+MIN_FIRINGS = 100
+"""Firings without which a latent does not count, by default (the card's floor): fewer tell little of a latent."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FiringRates:
+    """How often the latents of some SAEs fire on a text. See `measure_firing_rates`."""
+
+    names: tuple[str, ...]
+    """Names of the SAEs."""
+    rates: tuple[torch.Tensor, ...]
+    """By SAE, [d_sae], 0 to 1: share of the tokens on which a latent's activation is not 0."""
+    n_tokens: int
+    """Tokens they were counted on; special tokens do not count."""
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Versions, seed, model, hook, a hash of the tokens, and one of each SAE."""
+
+    def __repr__(self) -> str:
+        silent = ", ".join(str(int((rates == 0).sum())) for rates in self.rates)
+        return (
+            f"FiringRates of {len(self.names)} SAEs ({', '.join(self.names)})\n"
+            f"  on {self.n_tokens:,} tokens; latents that never fired: {silent}\n"
+            f"  {self.provenance.get('model_name')} at {self.provenance.get('hook_name')}"
+        )
+
+
+@torch.no_grad()
+def measure_firing_rates(
+    model: Any,
+    saes: SAESources,
+    texts: Sequence[str],
+    *,
+    context_size: int = 128,
+    max_tokens: int = 65_536,
+    batch_size_prompts: int = 16,
+    autocast: bool = False,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> FiringRates:
+    """Count on how many tokens each latent of each SAE fires, in one pass of the model for all.
+
+    Args:
+        model: A HookedTransformer, a TransformerBridge or SAELens' HookedProxyLM, with no SAE attached.
+        saes: Two or more SAEs of one hook, as for `feature_stability`.
+        texts: Documents.
+        context_size: Tokens per context.
+        max_tokens: Tokens read, at most. A latent that fires on one token in a thousand needs 100,000 for 100 firings.
+        batch_size_prompts: Contexts per forward pass.
+        autocast: Run the model in bfloat16, as SAELens' `autocast_lm` does.
+        seed: Which contexts of the text are read.
+        show_progress: Show a progress bar.
+
+    Returns:
+        The rates, in the order of the SAEs.
+
+    Raises:
+        ValueError: There are fewer than two SAEs, or of different hooks; none names its hook; one has a normalisation that was not
+            folded; the model has no such hook, another width there or SAEs attached; the text is too short, one string, or has
+            nothing but special tokens; an activation is NaN or infinite.
+    """
+    for name, value in (
+        ("context_size", context_size),
+        ("max_tokens", max_tokens),
+        ("batch_size_prompts", batch_size_prompts),
+    ):
+        require_positive_int("measure_firing_rates", name, value)
+    require_texts("measure_firing_rates", {"texts": texts})
+    require_detached(model)
+    opened = open_saes("measure_firing_rates", saes)
+    require_same_site("measure_firing_rates", opened)
+    require_folded("measure_firing_rates", opened)
+    metadata = [sae.cfg.metadata for sae in opened.values()]
+    hook_name = next((own.hook_name for own in metadata if own.hook_name), None)
+    if hook_name is None:
+        raise ValueError(
+            "measure_firing_rates was given SAEs that name no hook. Set sae.cfg.metadata.hook_name to where they read."
+        )
+    head = next((own.hook_head_index for own in metadata if own.hook_head_index is not None), None)
+    site = Site(hook_name, head)
+    tokens = pack_texts(model, {"texts": texts}, context_size=context_size, max_tokens=max_tokens, seed=seed)
+    special = special_tokens(model)
+
+    def activations() -> Iterator[torch.Tensor]:
+        batches = tokens["texts"].split(batch_size_prompts)
+        for batch in tqdm(batches, desc="Firing rates", disable=not show_progress):
+            x = read_activations(model, batch, site, autocast=autocast)
+            yield x[~torch.isin(batch, special).to(x.device)]
+
+    return _counted(
+        opened,
+        activations(),
+        {
+            **versions(),
+            "model_name": model_name(model, next(iter(opened.values()))),
+            "hook_name": hook_name,
+            "tokens_sha256": tokens_read(tokens)["texts"],
+            "context_size": context_size,
+            "seed": seed,
+        },
+    )
+
+
+@torch.no_grad()
+def firing_rates_on(saes: SAESources, activations: torch.Tensor, *, batch_size: int = 4096) -> FiringRates:
+    """Do as `measure_firing_rates` on activations that are at hand.
+
+    Args:
+        saes: Two or more SAEs of one hook, as for `feature_stability`.
+        activations: [n, d_in], as the SAEs read them, special tokens left out.
+        batch_size: Activations encoded at once.
+
+    Raises:
+        ValueError: There are fewer than two SAEs, or of different hooks; one has a normalisation that was not folded; the
+            activations have another width, are none, NaN or infinite.
+    """
+    require_positive_int("firing_rates_on", "batch_size", batch_size)
+    opened = open_saes("firing_rates_on", saes)
+    require_same_site("firing_rates_on", opened)
+    require_folded("firing_rates_on", opened)
+    if activations.ndim != 2 or len(activations) == 0:
+        raise ValueError(
+            f"firing_rates_on was given activations of the shape {tuple(activations.shape)}. Give [n, d_in], a row for each token."
+        )
+    metadata = next(iter(opened.values())).cfg.metadata
+    return _counted(
+        opened,
+        activations.split(batch_size),
+        {**versions(), "model_name": metadata.model_name, "hook_name": metadata.hook_name},
+    )
+
+
+def rates_of(
+    given: "FiringRates | Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None",
+    saes: Mapping[str, SAE[Any]],
+) -> tuple[torch.Tensor, ...] | None:
+    """Give the firing rates [d_sae] of each SAE, in the order of the SAEs; None if none were given.
+
+    Raises:
+        ValueError: They are missing for an SAE, of another SAE of the same name, of the wrong length, or not from 0 to 1.
+    """
+    if given is None:
+        return None
+    by_name: Mapping[str, torch.Tensor]
+    fingerprints: Mapping[str, str] = {}
+    if isinstance(given, FiringRates):
+        by_name = dict(zip(given.names, given.rates, strict=True))
+        fingerprints = given.provenance.get("sae_fingerprints", {})
+    elif isinstance(given, Mapping):
+        by_name = given
+    else:
+        if len(given) != len(saes):
+            raise ValueError(
+                f"firing_rates has {len(given)} entries for {len(saes)} SAEs. Give one tensor [d_sae] for each, in the same order."
+            )
+        by_name = dict(zip(saes, given, strict=True))
+    found: list[torch.Tensor] = []
+    for name, sae in saes.items():
+        if name not in by_name:
+            raise ValueError(
+                f"firing_rates has no entry for the SAE {name!r}. It has {', '.join(map(repr, by_name))}. Give the rates of the same SAEs, by the "
+                "same names."
+            )
+        if name in fingerprints and fingerprints[name] != weights_fingerprint(sae):
+            raise ValueError(
+                f"The firing rates of {name!r} were measured on an SAE with other weights than the {name!r} given here. SAEs in a list are named by "
+                "seed or position: give all of them by name, or measure the firing rates of these."
+            )
+        rates = torch.as_tensor(by_name[name]).detach().float().cpu()
+        if rates.shape != (sae.cfg.d_sae,):
+            raise ValueError(
+                f"The firing rates of the SAE {name!r} have the shape {tuple(rates.shape)}. Give [{sae.cfg.d_sae}], one for each latent."
+            )
+        if not ((rates >= 0) & (rates <= 1)).all():
+            raise ValueError(
+                f"The firing rates of the SAE {name!r} go from {rates.min():.3g} to {rates.max():.3g}. Give shares of tokens, 0 to 1 (SAELens' "
+                "sparsity.safetensors holds their logarithms to base 10)."
+            )
+        found.append(rates)
+    return tuple(found)
+
+
+def firing_floor(min_firing_rate: float | None, given: Any) -> float:
+    """Give the firing rate below which a latent does not count.
+
+    Raises:
+        ValueError: It is out of range, or given without firing rates.
+    """
+    if min_firing_rate is None:
+        return min(1.0, MIN_FIRINGS / given.n_tokens) if isinstance(given, FiringRates) else 0.0
+    if isinstance(min_firing_rate, bool) or not 0 <= min_firing_rate <= 1:
+        raise ValueError(
+            f"min_firing_rate = {min_firing_rate!r} is out of range. Give a share of tokens, 0 to 1, such as 1e-4."
+        )
+    if given is None:
+        raise ValueError(
+            f"min_firing_rate = {min_firing_rate!r} was given without firing rates, so that no latent could be left out. Give firing_rates as well, "
+            "from measure_firing_rates."
+        )
+    return float(min_firing_rate)
+
+
+def _counted(
+    opened: Mapping[str, SAE[Any]], activations: Iterable[torch.Tensor], provenance: Mapping[str, Any]
+) -> FiringRates:
+    fired = {name: torch.zeros(sae.cfg.d_sae, dtype=torch.int64) for name, sae in opened.items()}
+    n_tokens = 0
+    for x in activations:
+        n_tokens += len(x)
+        for name, sae in opened.items():
+            fired[name] += _firings(name, sae, x)
+    if n_tokens == 0:
+        raise ValueError(
+            "The text has nothing but special tokens, which do not count. Give documents with words in them."
+        )
+    return FiringRates(
+        names=tuple(opened),
+        rates=tuple((count.double() / n_tokens).float() for count in fired.values()),
+        n_tokens=n_tokens,
+        provenance={
+            **provenance,
+            "n_tokens": n_tokens,
+            "sae_fingerprints": {name: weights_fingerprint(sae) for name, sae in opened.items()},
+        },
+    )
+
+
+def _firings(name: str, sae: SAE[Any], x: torch.Tensor) -> torch.Tensor:
+    """Count the rows of `x` [n, d_in] on which each latent fires, [d_sae]."""
+    if x.shape[-1] != sae.cfg.d_in:
+        raise ValueError(
+            f"The activations have width {x.shape[-1]}, but the SAE {name!r} has d_in = {sae.cfg.d_in}. It belongs to another model or hook."
+        )
+    with flat_heads(sae):
+        acts = sae.encode(x.to(sae.device, sae.dtype))
+    acts = acts.to_dense() if acts.is_sparse else acts
+    for what, tensor in (("the activations", x), (f"the latents of the SAE {name!r} on them", acts)):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"There is NaN or infinity in {what}, so that nothing can be counted. Look at the precision: float16 overflows where bfloat16 does not."
+            )
+    return (acts != 0).sum(dim=0).cpu()

@@ -1,0 +1,178 @@
+"""Which features come back when an SAE is trained again: p̂ of every latent, with every SAE as the anchor, and what chance gives."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from tqdm.auto import tqdm
+
+from sae_lens_ext.analysis.matching.cosines import top_cosines
+from sae_lens_ext.analysis.provenance import versions
+from sae_lens_ext.analysis.stability.dictionaries import (
+    SAESources,
+    decoder_rows,
+    encoder_rows,
+    open_saes,
+    require_folded,
+    require_no_twins,
+    require_same_site,
+    require_threshold,
+)
+from sae_lens_ext.analysis.stability.firing import FiringRates, firing_floor, rates_of
+from sae_lens_ext.analysis.stability.pairs import Pairs, pair_measures, pairs_to_match
+from sae_lens_ext.analysis.stability.report import StabilityReport
+from sae_lens_ext.analysis.stability.rotations import random_rotation
+from sae_lens_ext.architectures.identity import weights_fingerprint
+
+NULL_LATENTS = 512
+"""Latents of each anchor that are compared with rotated decoders, at most."""
+COARSE_BELOW = 5
+"""Fewer other SAEs than these make p̂ coarse enough to say so."""
+
+
+@torch.no_grad()
+def feature_stability(
+    saes: SAESources,
+    *,
+    threshold: float = 0.7,
+    min_firing_rate: float | None = None,
+    firing_rates: FiringRates | Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None = None,
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> StabilityReport:
+    """Measure which latents of each SAE come back in the others (arXiv 2606.12138, Eq. 3-4).
+
+    A latent of the anchor matches another SAE if some decoder row there has a cosine of at least θ with its own; several latents may
+    match one row, and the sign counts. p̂ is the share of the other SAEs that it matches. Each SAE is the anchor in turn, so that
+    every share has an error bar.
+
+    For 0.7 to mean something: latents that hardly ever fire keep the direction they began with, and do not count if `firing_rates` are
+    given; the same comparison with randomly rotated decoders is beside every number (`null_match_rate`, `chance_maximum`); an SAE
+    given twice is an error. The SAEs must differ in their initialisation, as `train_seeds` makes them: a shared one makes anything
+    look stable.
+
+    Beside p̂ stand other measures of agreement, see `PairMeasures`. No more than some chunks of cosines are held in memory.
+
+    Args:
+        saes: Two or more: SAEs, folders they are saved in, or (release, sae_id), in a row or by name. Training SAEs are taken in
+            their inference form. They may have different d_sae.
+        threshold: θ, above 0 and at most 1.
+        min_firing_rate: The least share of tokens on which a latent must fire to count; by default 100 firings in the tokens that
+            `measure_firing_rates` read, and where rates without a number of tokens are given, any firing at all.
+        firing_rates: What `measure_firing_rates` found, or a tensor [d_sae] for each SAE, in the same order or by the same names.
+            Without them every latent with a decoder row counts.
+        pairs: Which pairs of SAEs are matched one to one: "all"; or a "ring", in which each SAE is in two pairs, which is much less work
+            with many SAEs of many latents. By default all up to 2,048 latents, and a ring beyond. p̂ always compares all.
+        seed: Draws the rotations and the latents of the null.
+        show_progress: Show a progress bar.
+
+    Returns:
+        p̂ of every latent with every SAE as the anchor, labels, null, and the measures of all pairs.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+        ValueError: There are fewer than two SAEs, or one twice; they have different d_in, hooks or models; a weight is NaN or infinite;
+            firing rates are missing, of the wrong length or not from 0 to 1; a threshold or floor is out of range; a floor is given
+            without firing rates; no latent of an SAE counts.
+    """
+    require_threshold("feature_stability", threshold)
+    opened = open_saes("feature_stability", saes)
+    require_same_site("feature_stability", opened)
+    require_folded("feature_stability", opened)
+    matched = pairs_to_match([sae.cfg.d_sae for sae in opened.values()], pairs)
+    rows = {name: decoder_rows(name, sae) for name, sae in opened.items()}
+    require_no_twins("feature_stability", rows)
+    rates = rates_of(firing_rates, opened)
+    floor = firing_floor(min_firing_rate, firing_rates)
+    included = tuple(
+        _included(name, row, None if rates is None else rates[i], floor)
+        for i, (name, row) in enumerate(rows.items())
+    )
+    decoders = list(rows.values())
+    encoders = [encoder_rows(name, sae) for name, sae in opened.items()]
+    generator = torch.Generator().manual_seed(seed)
+    n_saes = len(decoders)
+    found: list[list[torch.Tensor]] = [[] for _ in range(n_saes)]
+    null: list[list[torch.Tensor]] = [[] for _ in range(n_saes)]
+    sample = [_sample(kept, generator).to(rows.device) for kept, rows in zip(included, decoders, strict=True)]
+    progress = tqdm(total=n_saes * (n_saes - 1), desc="Comparing", disable=not show_progress)
+    for other in range(n_saes):
+        rotation = random_rotation(decoders[other].shape[1], generator)
+        turned = decoders[other] @ rotation.to(decoders[other].device)
+        for anchor in range(n_saes):
+            if anchor == other:
+                continue
+            found[anchor].append(top_cosines(decoders[anchor], decoders[other]).values[:, 0].cpu())
+            null[anchor].append(top_cosines(decoders[anchor][sample[anchor]], turned).values[:, 0].cpu())
+            progress.update()
+    progress.close()
+    measured = tuple(
+        pair_measures(pair, decoders, encoders, found, included, threshold)
+        for pair in tqdm(matched, desc="Matching one to one", disable=not show_progress)
+    )
+    return StabilityReport(
+        names=tuple(opened),
+        threshold=threshold,
+        max_cosines=tuple(torch.stack(cosines) for cosines in found),
+        null_cosines=tuple(torch.stack(cosines) for cosines in null),
+        included=included,
+        pairs=measured,
+        firing_rates=rates,
+        min_firing_rate=floor,
+        links=tuple(sae.cfg.metadata.neuronpedia_id for sae in opened.values()),
+        notes=_notes(n_saes, rates is not None, len(matched)),
+        provenance=_provenance(opened, firing_rates, seed),
+    )
+
+
+def _included(name: str, rows: torch.Tensor, rates: torch.Tensor | None, floor: float) -> torch.Tensor:
+    kept = (rows != 0).any(dim=1).cpu()
+    if rates is not None:
+        kept &= (rates > 0) & (rates >= floor)
+    if not kept.any():
+        raise ValueError(
+            f"No latent of the SAE {name!r} counts: none has a decoder row and fires on at least {floor:.2g} of the tokens. Measure the firing "
+            "rates on more text, or give a smaller min_firing_rate."
+        )
+    return kept
+
+
+def _sample(kept: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    indices = kept.nonzero().flatten()
+    return indices[torch.randperm(len(indices), generator=generator)[:NULL_LATENTS]].sort().values
+
+
+def _notes(n_saes: int, has_rates: bool, n_matched: int) -> tuple[str, ...]:
+    notes: list[str] = []
+    n = n_saes - 1
+    if n < COARSE_BELOW:
+        steps = ", ".join(f"{i}/{n}" if 0 < i < n else str(i // n) for i in range(n + 1))
+        notes.append(f"coarse: with {n} other SAE{'' if n == 1 else 's'}, p̂ can only be {steps}")
+    if not has_rates:
+        notes.append("no firing rates were given, so that dead and rare latents count and look unstable")
+    n_pairs = n_saes * n // 2
+    if n_matched < n_pairs:
+        notes.append(f"matched one to one: {n_matched} of {n_pairs} pairs, a ring")
+    return tuple(notes)
+
+
+def _provenance(opened: Mapping[str, SAE[Any]], firing_rates: Any, seed: int) -> dict[str, Any]:
+    metadata = [sae.cfg.metadata for sae in opened.values()]
+
+    def first(name: str) -> Any:
+        return next((own[name] for own in metadata if own[name] is not None), None)
+
+    return {
+        **versions(),
+        "model_name": first("model_name"),
+        "hook_name": first("hook_name"),
+        "dataset_path": first("dataset_path"),
+        "architectures": sorted({sae.cfg.architecture() for sae in opened.values()}),
+        "sae_fingerprints": {name: weights_fingerprint(sae) for name, sae in opened.items()},
+        "initialisation_seeds": [own.initialisation_seed for own in metadata],
+        "data_order_seeds": [own.data_order_seed for own in metadata],
+        "firing_rates": dict(firing_rates.provenance) if isinstance(firing_rates, FiringRates) else None,
+        "seed": seed,
+    }

@@ -1,0 +1,70 @@
+"""Which SAEs the folders on a command line hold, and which of them belong together."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sae_lens.constants import SAE_CFG_FILENAME
+
+from sae_lens_ext.cli.errors import CommandError
+
+_SEED = re.compile(r"[_-]?seed[_-]?\d+$")
+ALL = "stability"  # what a group is called whose SAEs have no common name
+
+
+def groups_of(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Find the SAEs in folders, and group those that differ in their seed only.
+
+    A folder is an SAE or holds SAEs, as `train --seeds` leaves them. `topk_seed_0`, `topk_seed_1` are one group, "topk", and
+    `kron_seed_0`, `kron_seed_1` another; SAEs without a seed in their names are all one group.
+
+    Args:
+        folders: The folders.
+
+    Returns:
+        Folders of SAEs by name, by group.
+
+    Raises:
+        CommandError: A folder does not exist or holds no SAE, one is named twice, or a group has fewer than two.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        found += _saes_in(folder)
+    resolved = [path.resolve() for path in found]
+    if len(set(resolved)) < len(resolved):
+        twice = next(path for path in found if resolved.count(path.resolve()) > 1)
+        raise CommandError(f"The SAE {twice} is named twice. Name each once.")
+    groups: dict[str, dict[str, Path]] = {}
+    for path in found:
+        seeded = _SEED.search(path.name)
+        name = (path.name[: seeded.start()] or path.resolve().parent.name) if seeded else ALL
+        members = groups.setdefault(name, {})
+        label = path.name if path.name not in members else str(path)
+        members[label] = path
+    for name, members in groups.items():
+        if len(members) < 2:
+            raise CommandError(
+                f"There is one SAE only of the group {name!r}, {next(iter(members.values()))}. Stability is what several SAEs have in common: name two "
+                "or more."
+            )
+    return groups
+
+
+def _saes_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise CommandError(f"There is no folder {str(folder)!r}.")
+    if (folder / SAE_CFG_FILENAME).is_file():
+        return [folder]
+    inside = sorted((path.parent for path in folder.glob(f"*/{SAE_CFG_FILENAME}")), key=_by_number)
+    if not inside:
+        raise CommandError(
+            f"The folder {str(folder)!r} holds no SAE, and no folder with one. Name folders that a training run's output_path wrote."
+        )
+    return inside
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    """Order seed_2 before seed_10."""
+    return [
+        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path.name)
+    ]
