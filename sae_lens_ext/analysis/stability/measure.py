@@ -69,13 +69,14 @@ def feature_stability(
         show_progress: Show a progress bar.
 
     Returns:
-        p̂ of every latent with every SAE as the anchor, labels, null, and the measures of all pairs.
+        p̂ of every latent with every SAE as the anchor, labels, null, and the measures of the pairs that were matched.
 
     Raises:
         FileNotFoundError: A folder is missing.
-        ValueError: There are fewer than two SAEs, or one twice; they have different d_in, hooks or models; a weight is NaN or infinite;
-            firing rates are missing, of the wrong length or not from 0 to 1; a threshold or floor is out of range; a floor is given
-            without firing rates; no latent of an SAE counts.
+        ValueError: There are fewer than two SAEs, or one twice; they have different d_in, hooks or models; one has a normalisation that
+            was not folded; a weight is NaN or infinite;
+            firing rates are missing, of the wrong length or not from 0 to 1; a threshold, floor or choice of pairs is out of range; a
+            floor is given without firing rates; no latent of an SAE counts.
     """
     require_threshold("feature_stability", threshold)
     opened = open_saes("feature_stability", saes)
