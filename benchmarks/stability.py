@@ -44,17 +44,26 @@ def described(report: StabilityReport, rates: FiringRates) -> dict[str, object]:
         "agreement_iou": round(report.agreement, 4),
         "dead": fmean(int((r == 0).sum()) for r in rates.rates),
         "firing_rate": {
-            label: round(
-                fmean(
-                    float(report.firing_rates[a][report.members(label, a)].mean())
-                    for a in range(len(report.names))
-                    if len(report.members(label, a))
-                ),
-                5,
+            label: {"mean": round(float(own.mean()), 5), "median": round(float(own.median()), 5)}
+            for label, own in (
+                (label, rates_of_class(report, label)) for label in ("stable", "middle", "unstable")
             )
-            for label in ("stable", "unstable")
         },
         "min_firing_rate": round(report.min_firing_rate, 6),
+    }
+
+
+def rates_of_class(report: StabilityReport, label: str) -> torch.Tensor:
+    """Give the firing rates of all anchors' latents of a class, [n]."""
+    rates = report.firing_rates or ()
+    return torch.cat([rate[report.members(label, anchor)] for anchor, rate in enumerate(rates)])
+
+
+def floor_sweep(saes: list[SAE], rates: FiringRates) -> dict[str, dict]:
+    """Measure with other firing floors than 100 firings."""
+    return {
+        name: described(feature_stability(saes, firing_rates=rates, min_firing_rate=floor), rates)
+        for name, floor in (("any firing", 0.0), ("10 firings", 10 / rates.n_tokens))
     }
 
 
@@ -129,6 +138,7 @@ def main() -> None:
             "ev": {"mean": fmean(ev for ev, _ in quality), "sd": stdev(ev for ev, _ in quality)},
             "l0": fmean(l0 for _, l0 in quality),
             "mean_reappearance_by_threshold": threshold_sweep(report),
+            "at_other_floors": floor_sweep(own, rates),
         }
         print(name, report)
         if name == "topk":

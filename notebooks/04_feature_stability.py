@@ -38,6 +38,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens.util import temporary_seed
 
 import sae_lens_ext as ext
+from sae_lens_ext.language_model import Site, contexts, read_activations
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
 SYNTHETIC_STEPS = 30 if SMALL else 3_000
@@ -219,15 +220,22 @@ ext.stability_probe(hierarchical, report, show_progress=False)
 
 # %%
 pooled = ext.pool_features(topk[:2], D_SAE // 2, references=topk[2:], threshold=0.95 if SMALL else 0.7)
-tokens = torch.tensor(model.tokenizer(" ".join(list(training)[:2000]))["input_ids"])
-n_contexts = (1_024 if SMALL else 65_536) // 128
-with torch.no_grad():
-    _, cache = model.run_with_cache(
-        tokens[: n_contexts * 128].view(n_contexts, 128)[:16], names_filter="blocks.10.hook_out"
-    )
-activations = cache["blocks.10.hook_out"][:, 1:].reshape(-1, 576)
-retrained = ext.retrain_encoder(pooled, activations, n_tokens=len(activations), batch_size_tokens=256)
-pooled.cfg.architecture(), pooled.cfg.d_sae, pooled.cfg.k
+
+packed = contexts(training[: 400 if SMALL else None], model.tokenizer, context_size=128)
+tokens = torch.as_tensor(packed.with_format("numpy")[: 16 if SMALL else 1_024]["input_ids"]).long()
+site = Site("blocks.10.hook_out")
+activations = torch.cat(
+    [read_activations(model, batch, site, autocast=True)[batch != 0] for batch in tokens.split(16)]
+)
+retrained = ext.retrain_encoder(pooled, activations, n_tokens=1_024 if SMALL else 300_000, lr=3e-3)
+ext.evaluate_domains(
+    model,
+    {"a single seed": topk[0], "pooled, half as wide": pooled, "its encoder retrained": retrained},
+    {"encyclopedia": held_out},
+    max_tokens=EVAL_TOKENS // 8,
+    autocast=True,
+    show_progress=False,
+)
 
 # %% [markdown]
 # How much better these get with more seeds and tokens, what of the paper shows at this size and what does not:

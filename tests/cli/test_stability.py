@@ -60,6 +60,14 @@ def test_seeds_alone_take_the_name_of_their_folder(tmp_path: Path) -> None:
     assert list(groups_of([tmp_path / "my_topk"])) == ["my_topk"]
 
 
+def test_seeds_of_two_runs_are_two_groups(tmp_path: Path) -> None:
+    for run in ("first", "second"):
+        for seed in range(2):
+            saved(tmp_path / run / f"topk_seed_{seed}", seed)
+    found = groups_of([tmp_path / "first", tmp_path / "second"])
+    assert len(found) == 2 and all(list(own) == ["topk_seed_0", "topk_seed_1"] for own in found.values())
+
+
 def test_equal_names_below_two_folders_stay_apart(tmp_path: Path) -> None:
     paths = [saved(tmp_path / run / "sae", i) for i, run in enumerate("ab")]
     assert list(groups_of(paths)["stability"].values()) == paths

@@ -70,7 +70,13 @@ def train_seeds(
         with runner.interrupt.watching():
             return [as_inference(sae) for sae in runner.train()]
     folder = RunFolder(Path(cfg.output_path), plan, "train_seeds")
-    if not folder.is_trained(_STAGE):
+    if folder.is_trained(_STAGE):
+        if keep_checkpoints and not folder.checkpoints(_STAGE).is_dir():
+            raise ValueError(
+                f"train_seeds was asked to keep the checkpoints of {folder.path}, but a run that did not keep them has finished there. Leave "
+                "keep_checkpoints out to load its SAEs, or give another output_path to train again."
+            )
+    else:
         checkpoint = folder.latest_checkpoint(_STAGE, [member.name for member in plan.members])
         if checkpoint is not None:
             tqdm.write(f"Going on from the checkpoint at {checkpoint.name} tokens.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,7 +42,8 @@ def open_saes(caller: str, saes: SAESources) -> dict[str, SAE[Any]]:
     if isinstance(saes, Mapping):
         named = [(str(name), source) for name, source in saes.items()]
     else:
-        named = [(_name(source, i), source) for i, source in enumerate(saes)]
+        key = _what_differs(saes)
+        named = [(_name(source, i, key), source) for i, source in enumerate(saes)]
     if len(named) < 2:
         raise ValueError(
             f"{caller} was given {len(named)} SAE{'' if len(named) == 1 else 's'}. Give two or more: stability is what SAEs have in common."
@@ -66,12 +68,18 @@ def _open(caller: str, source: SAESource) -> SAE[Any]:
     )
 
 
-def _name(source: SAESource, position: int) -> str:
+def _what_differs(saes: Sequence[SAESource]) -> str:
+    """Say which of the two seeds tells SAEs apart."""
+    found = [s.cfg.metadata.initialisation_seed for s in saes if isinstance(s, SAE)]
+    return "data_order_seed" if len(found) > 1 and len(set(found)) == 1 else "initialisation_seed"
+
+
+def _name(source: SAESource, position: int, seed_key: str) -> str:
     if isinstance(source, tuple):
         return "/".join(map(str, source))
     if isinstance(source, (str, Path)):
         return Path(source).resolve().name
-    seed = source.cfg.metadata.initialisation_seed if isinstance(source, SAE) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    seed = source.cfg.metadata[seed_key] if isinstance(source, SAE) else None  # pyright: ignore[reportUnnecessaryIsInstance]
     return f"sae_{position}" if seed is None else f"{source.cfg.architecture()}_seed_{seed}"
 
 
@@ -162,7 +170,7 @@ def require_no_twins(caller: str, rows: Mapping[str, torch.Tensor]) -> None:
 
 def require_threshold(caller: str, threshold: Any) -> None:
     """Raise ValueError unless `threshold` is a cosine that can tell features apart."""
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
         raise ValueError(
             f"{caller} was given threshold = {threshold!r}. Give a cosine above 0 and up to 1, such as 0.7."
         )

@@ -29,6 +29,10 @@ NULL_LATENTS = 512
 """Latents of each anchor that are compared with rotated decoders, at most."""
 COARSE_BELOW = 5
 """Fewer other SAEs than these make p̂ coarse enough to say so."""
+ALL_OR_NONE_BELOW = 20
+"""With fewer other SAEs than these, p̂ ≥ 0.95 is all of them and p̂ ≤ 0.05 none."""
+MANY_EXCLUDED = 0.05
+"""Share of latents that fire but do not count, from which on a report says so."""
 
 
 @torch.no_grad()
@@ -123,7 +127,11 @@ def feature_stability(
         firing_rates=rates,
         min_firing_rate=floor,
         links=tuple(sae.cfg.metadata.neuronpedia_id for sae in opened.values()),
-        notes=_notes(n_saes, rates is not None, len(matched)),
+        notes=(
+            *_notes_on_seeds(opened),
+            *_notes_on_number(n_saes, len(matched)),
+            *_notes_on_firing(rates, included, floor),
+        ),
         provenance=_provenance(opened, firing_rates, seed),
     )
 
@@ -145,18 +153,41 @@ def _sample(kept: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return indices[torch.randperm(len(indices), generator=generator)[:NULL_LATENTS]].sort().values
 
 
-def _notes(n_saes: int, has_rates: bool, n_matched: int) -> tuple[str, ...]:
+def _notes_on_seeds(opened: Mapping[str, SAE[Any]]) -> list[str]:
+    seeds = [
+        (sae.cfg.architecture(), sae.cfg.d_sae, sae.cfg.metadata.initialisation_seed)
+        for sae in opened.values()
+    ]
+    known = [seed for seed in seeds if seed[2] is not None]
+    if len(set(known)) == len(known):
+        return []
+    return ["some of these SAEs began with the same weights, which makes them look stable"]
+
+
+def _notes_on_number(n_saes: int, n_matched: int) -> list[str]:
     notes: list[str] = []
     n = n_saes - 1
     if n < COARSE_BELOW:
         steps = ", ".join(f"{i}/{n}" if 0 < i < n else str(i // n) for i in range(n + 1))
         notes.append(f"coarse: with {n} other SAE{'' if n == 1 else 's'}, p̂ can only be {steps}")
-    if not has_rates:
-        notes.append("no firing rates were given, so that dead and rare latents count and look unstable")
+    elif n < ALL_OR_NONE_BELOW:
+        notes.append(f"stable is: in all {n} others, unstable: in none")
     n_pairs = n_saes * n // 2
     if n_matched < n_pairs:
         notes.append(f"matched one to one: {n_matched} of {n_pairs} pairs, a ring")
-    return tuple(notes)
+    return notes
+
+
+def _notes_on_firing(
+    rates: Sequence[torch.Tensor] | None, included: Sequence[torch.Tensor], floor: float
+) -> list[str]:
+    if rates is None:
+        return ["no firing rates were given, so that dead and rare latents count and look unstable"]
+    left_out = torch.cat([(rate > 0) & ~kept for rate, kept in zip(rates, included, strict=True)])
+    share = float(left_out.float().mean())
+    if share < MANY_EXCLUDED:
+        return []
+    return [f"{share:.0%} of the latents fire, but on fewer than {floor:.2%} of the tokens, and do not count"]
 
 
 def _provenance(opened: Mapping[str, SAE[Any]], firing_rates: Any, seed: int) -> dict[str, Any]:

@@ -113,10 +113,7 @@ class StabilityReport:
         Raises:
             ValueError: There is no such SAE or class.
         """
-        if label not in (STABLE, MIDDLE, UNSTABLE, EXCLUDED):
-            raise ValueError(
-                f"There is no class {label!r}. Classes are {STABLE!r}, {MIDDLE!r}, {UNSTABLE!r} and {EXCLUDED!r}."
-            )
+        _require_class(label)
         return torch.from_numpy(np.flatnonzero(self.labels(anchor) == label))
 
     def require_anchor(self, anchor: int) -> None:
@@ -127,7 +124,15 @@ class StabilityReport:
             )
 
     def shares(self, label: str) -> list[float]:
-        """Give, by anchor, the share of the latents that count which are of a class, or of all that are "excluded"."""
+        """Give, by anchor, the share of the latents that count which are of a class, or of all that are "excluded".
+
+        With fewer than 20 other SAEs a stable latent is one that all of them have, and an unstable one that none has, so that
+        both shares fall as SAEs are added: compare shares at equal numbers of SAEs only. The mean of p̂ does not have this.
+
+        Raises:
+            ValueError: There is no such class.
+        """
+        _require_class(label)
         found: list[float] = []
         for anchor in range(len(self.names)):
             labels = self.labels(anchor)
@@ -156,13 +161,19 @@ class StabilityReport:
 
     @property
     def pw_mcc(self) -> float:
-        """Mean of `PairMeasures.pw_mcc` over all pairs."""
+        """Mean of `PairMeasures.pw_mcc` over the pairs that were matched."""
         return _mean([pair.pw_mcc for pair in self.pairs])
 
     @property
     def mmcs(self) -> float:
-        """Mean of both directions' MMCS over all pairs."""
-        return _mean([m for pair in self.pairs for m in (pair.mmcs_first, pair.mmcs_second)])
+        """Mean largest cosine of the latents that count, over all anchors and other SAEs (Sharkey's MMCS, in both directions)."""
+        return _mean(
+            [
+                float(own[kept].mean())
+                for cosines, kept in zip(self.max_cosines, self.included, strict=True)
+                for own in cosines
+            ]
+        )
 
     @property
     def shared_fraction(self) -> float | None:
@@ -172,7 +183,7 @@ class StabilityReport:
 
     @property
     def agreement(self) -> float:
-        """Mean over all pairs of how far many-to-one and one-to-one matching agree, intersection over union."""
+        """Mean over the pairs that were matched of how far many-to-one and one-to-one matching agree, intersection over union."""
         return _mean([pair.agreement for pair in self.pairs])
 
     def to_frame(self) -> "pd.DataFrame":
@@ -308,6 +319,13 @@ class StabilityReport:
             index=False, formatters={**formats, "mean_reappearance": "{:.3f}".format}
         )
         return f"<p>{'<br>'.join(escape(repr(self)).splitlines())}</p>{table}"
+
+
+def _require_class(label: str) -> None:
+    if label not in (STABLE, MIDDLE, UNSTABLE, EXCLUDED):
+        raise ValueError(
+            f"There is no class {label!r}. Classes are {STABLE!r}, {MIDDLE!r}, {UNSTABLE!r} and {EXCLUDED!r}."
+        )
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ def groups_of(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """Find the SAEs in folders, and group those that differ in their seed only.
 
     A folder is an SAE or holds SAEs, as `train --seeds` leaves them. `topk_seed_0`, `topk_seed_1` are one group, "topk", and
-    `kron_seed_0`, `kron_seed_1` another; SAEs without a seed in their names are all one group.
+    `kron_seed_0`, `kron_seed_1` another, each below one folder; SAEs without a seed in their names are all one group.
 
     Args:
         folders: The folders.
@@ -34,13 +34,20 @@ def groups_of(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     if len(set(resolved)) < len(resolved):
         twice = next(path for path in found if resolved.count(path.resolve()) > 1)
         raise CommandError(f"The SAE {twice} is named twice. Name each once.")
-    groups: dict[str, dict[str, Path]] = {}
+    by_key: dict[tuple[Path | None, str], list[Path]] = {}
     for path in found:
         seeded = _SEED.search(path.name)
-        name = (path.name[: seeded.start()] or path.resolve().parent.name) if seeded else ALL
-        members = groups.setdefault(name, {})
-        label = path.name if path.name not in members else str(path)
-        members[label] = path
+        parent = path.resolve().parent
+        key = (parent, path.name[: seeded.start()] or parent.name) if seeded else (None, ALL)
+        by_key.setdefault(key, []).append(path)
+    names = [name for _, name in by_key]
+    groups: dict[str, dict[str, Path]] = {}
+    for (parent, name), paths in by_key.items():
+        unique = (
+            name if names.count(name) == 1 or parent is None else f"{parent.parent.name}_{parent.name}_{name}"
+        )
+        labels = [path.name for path in paths]
+        groups[unique] = {path.name if labels.count(path.name) == 1 else str(path): path for path in paths}
     for name, members in groups.items():
         if len(members) < 2:
             raise CommandError(

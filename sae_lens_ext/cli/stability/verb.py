@@ -93,8 +93,13 @@ def run(options: argparse.Namespace) -> None:
         group: {name: load_sae(path, device=options.device) for name, path in members.items()}
         for group, members in groups_of(options.folders).items()
     }
-    text = _Text.of(next(iter(next(iter(groups.values())).values())), options)
+    texts: dict[tuple[Any, ...], _Text | None] = {}
     for group, saes in groups.items():
+        metadata = next(iter(saes.values())).cfg.metadata
+        trained_on = (metadata.model_name, metadata.dataset_path)
+        if trained_on not in texts:  # groups of one model and text share them
+            texts[trained_on] = _Text.of(next(iter(saes.values())), options)
+        text = texts[trained_on]
         report = feature_stability(
             saes,
             threshold=options.threshold,

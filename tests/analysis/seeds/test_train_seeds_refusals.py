@@ -82,3 +82,11 @@ def test_checkpoints_that_are_not_written_cannot_be_kept(train, tmp_path, output
         f"train_seeds was given keep_checkpoints, but none are written with n_checkpoints = {n_checkpoints} and output_path = "
         f"{None if path is None else str(path)!r}. Set n_checkpoints to how many you want on the way, and an output_path."
     )
+
+
+def test_checkpoints_that_a_finished_run_did_not_keep_are_not_to_be_had(train, tmp_path) -> None:
+    cfg = single(tmp_path / "out", n_checkpoints=1)
+    train(cfg, range(2))
+    with pytest.raises(ValueError, match="a run that did not keep them has finished there"):
+        train(cfg, range(2), keep_checkpoints=True)
+    assert len(train(cfg, range(2))) == 2  # what is there is loaded as before

@@ -101,7 +101,8 @@ def test_StabilityReport_numbers_by_hand() -> None:
     assert REPORT.null_match_rate == pytest.approx(0.25 / 3)
     assert REPORT.chance_maximum == pytest.approx(0.2)  # the middle of 0.1 0.1 0.2 0.2 0.3 0.3 0.4 0.8
     assert REPORT.pw_mcc == pytest.approx(0.5)
-    assert REPORT.mmcs == pytest.approx(3.6 / 6)
+    # of a: 1.7/3 and 1.6/3; of b: 1/2 and 0.5/2; of c: 0.75/2 and 0.25/2
+    assert REPORT.mmcs == pytest.approx((1.1 + 0.75 + 0.5) / 6)
     assert REPORT.shared_fraction == pytest.approx(0.5)  # of the two pairs that have it
     assert REPORT.agreement == pytest.approx(0.75)
     assert altered(pairs=PAIRS[1:2]).shared_fraction is None
@@ -116,6 +117,11 @@ def test_StabilityReport_anchor_that_is_none_is_named(anchor: Any) -> None:
         assert str(info.value) == (
             f"anchor = {anchor!r} is no position of an SAE. This report has 3: give 0 to 2."
         )
+
+
+def test_StabilityReport_share_of_a_class_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="There is no class 'steady'"):
+        REPORT.shares("steady")
 
 
 def test_StabilityReport_class_that_is_none_is_named() -> None:
@@ -174,7 +180,7 @@ def test_StabilityReport_summary_has_a_row_for_every_anchor() -> None:
 def test_StabilityReport_repr_says_in_three_lines_what_was_found() -> None:
     assert repr(REPORT).splitlines() == [
         "StabilityReport of 3 SAEs (a, …) with 2 to 4 latents, of which 2 to 3 count; cosine ≥ 0.7",
-        "  stable 27.8% ± 25.5% · unstable 44.4% ± 9.6% · mean p̂ 0.417, null 0.083 · PW-MCC 0.500 · MMCS 0.600 · shared 0.500",
+        "  stable 27.8% ± 25.5% · unstable 44.4% ± 9.6% · mean p̂ 0.417, null 0.083 · PW-MCC 0.500 · MMCS 0.392 · shared 0.500",
         "  gpt2 at blocks.7.hook_out · a first note · a second",
     ]
     assert "shared" not in repr(altered(pairs=PAIRS[1:2]))

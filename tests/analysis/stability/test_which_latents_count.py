@@ -16,14 +16,16 @@ from tests.analysis.stability.test_feature_stability import E, stability
         (2, "coarse: with 1 other SAE, p̂ can only be 0, 1"),
         (3, "coarse: with 2 other SAEs, p̂ can only be 0, 1/2, 1"),
         (5, "coarse: with 4 other SAEs, p̂ can only be 0, 1/4, 2/4, 3/4, 1"),
-        (6, None),
+        (6, "stable is: in all 5 others, unstable: in none"),
+        (20, "stable is: in all 19 others, unstable: in none"),
+        (21, None),
     ],
 )
 def test_feature_stability_of_few_saes_says_that_it_is_coarse(n_saes: int, note: str | None) -> None:
     saes = [sae_of(random_rows(5, 8, seed)) for seed in range(n_saes)]
     report = stability(saes, firing_rates=[torch.full((5,), 0.1)] * n_saes)
     assert report.notes == (() if note is None else (note,))
-    assert ("coarse" in repr(report)) == (note is not None)
+    assert ("coarse" in repr(report)) == (n_saes < 6)
     assert repr(report).splitlines()[-1].endswith(note or "blocks.1.hook_resid_post")
 
 
@@ -114,3 +116,27 @@ def test_feature_stability_says_where_it_comes_from() -> None:
     assert {"torch_version", "sae_lens_version", "transformer_lens_version", "sae_lens_ext_version"} <= set(
         told
     )
+
+
+def test_SAEs_that_began_with_the_same_weights_are_noted() -> None:
+    saes = [sae_of(random_rows(5, 8, seed)) for seed in range(3)]
+    for sae, seed in zip(saes, (0, 1, 0), strict=True):
+        sae.cfg.metadata.initialisation_seed = seed
+    note = "some of these SAEs began with the same weights, which makes them look stable"
+    assert note in stability(saes).notes
+    saes[2].cfg.metadata.initialisation_seed = 2
+    assert note not in stability(saes).notes
+
+
+def test_SAEs_of_one_start_are_named_by_their_data_order() -> None:
+    saes = [sae_of(random_rows(5, 8, seed)) for seed in range(2)]
+    for i, sae in enumerate(saes):
+        sae.cfg.metadata.initialisation_seed, sae.cfg.metadata.data_order_seed = 0, 7 + i
+    assert stability(saes).names == ("standard_seed_7", "standard_seed_8")
+
+
+def test_latents_that_fire_too_rarely_are_noted() -> None:
+    saes = [sae_of(random_rows(10, 8, seed)) for seed in range(2)]
+    rates = [torch.tensor([0.0005, 0.0] + [0.1] * 8)] * 2
+    report = stability(saes, firing_rates=rates, min_firing_rate=0.001)
+    assert "10% of the latents fire, but on fewer than 0.10% of the tokens, and do not count" in report.notes

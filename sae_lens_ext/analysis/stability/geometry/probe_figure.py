@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
-from sae_lens_ext.analysis.stability.geometry.probe_result import OTHERS, OWN, SHUFFLED
+from sae_lens_ext.analysis.stability.geometry.probe_result import OTHERS, OTHERS_SEEN, OWN, SHUFFLED
 
 if TYPE_CHECKING:
     from sae_lens_ext.analysis.stability.geometry.probe_result import StabilityProbe
 
 _SHOWN = {"f1": "F1", "balanced_f1": "F1, classes equally common", "auc": "AUC"}
 _KINDS = {
-    OTHERS: ("other seeds", qualitative.Safe[1]),
+    OTHERS: ("other seeds, features held out", qualitative.Safe[1]),
+    OTHERS_SEEN: ("other seeds, near-copies seen", qualitative.Safe[2]),
     OWN: ("the seed it was learnt on", qualitative.Safe[8]),
-    SHUFFLED: ("other seeds, learnt from shuffled labels", qualitative.Safe[10]),
+    SHUFFLED: ("other seeds, held out, shuffled labels", qualitative.Safe[10]),
 }
 
 

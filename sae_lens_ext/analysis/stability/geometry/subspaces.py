@@ -2,19 +2,29 @@
 
 Unstable latents do not come back one by one, but the space they span may (arXiv 2606.12138): the paper finds their effective rank
 lower than that of stable ones, and the main directions of one seed's capture those of another's. Of stable latents the latter goes
-without saying, as the other seeds have the same rows. Both depend strongly on how many rows there are, so all is measured on as many
+without saying, as the other seeds have the same rows. It does of unstable ones that have a partner just below the threshold of
+stability: a partner of cosine 0.6 is a main direction that holds much of the row, with no subspace shared. So transfer is also measured
+of only those unstable rows that have no near copy in the anchor. Both depend strongly on how many rows there are, so all is measured on as many
 rows of each class, beside rows that mean nothing.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from sae_lens_ext.analysis.stability.dictionaries import SAESources, open_saes
+from sae_lens_ext.analysis.matching.cosines import top_cosines
+from sae_lens_ext.analysis.stability.dictionaries import SAESources, decoder_rows, open_saes
 from sae_lens_ext.analysis.stability.geometry.effective_rank import Spectrum, second_moment
-from sae_lens_ext.analysis.stability.geometry.subspaces_result import CLASSES, GROUPS, SubspaceReport
+from sae_lens_ext.analysis.stability.geometry.subspaces_result import (
+    CLASSES,
+    GROUPS,
+    NO_COPY,
+    TARGETS,
+    SubspaceReport,
+)
 from sae_lens_ext.analysis.stability.report import STABLE, UNSTABLE, StabilityReport
 from sae_lens_ext.analysis.stability.same_saes import LabelledRows, labelled_rows, report_provenance
 from sae_lens_ext.architectures.validation import require_positive_int
@@ -27,6 +37,7 @@ def subspace_report(
     *,
     ranks: Sequence[int] | None = None,
     n_draws: int = 10,
+    max_partner_cosine: float = 0.4,
     seed: int = 0,
     show_progress: bool = True,
 ) -> SubspaceReport:
@@ -43,6 +54,9 @@ def subspace_report(
         ranks: The r, ascending; by default 1, 2, 4, … up to half of d_in, and up to n. Overcomplete dictionaries span the whole
             space, so that only r ≪ d_in tells classes apart.
         n_draws: How often n rows are drawn. A class of n latents gives the same rows each time.
+        max_partner_cosine: Above 0, up to 1. Target "unstable, no copy" is those unstable rows of another SAE whose largest cosine
+            with a decoder row of the anchor, of any class, is below it. Its null is r/d still. Rows of a shared subspace of k
+            dimensions have cosines of about √(2 ln(rows) / k) by chance: if k is small, none of them is left.
         seed: Of the draws.
         show_progress: Show a progress bar.
 
@@ -52,11 +66,12 @@ def subspace_report(
     Raises:
         FileNotFoundError: A folder is missing.
         ValueError: The SAEs are not those of the report, or not of one hook; a class of an SAE has fewer than two latents; ranks
-            are not ascending or beyond n or d_in; n_draws is no positive number.
+            are not ascending or beyond n or d_in; n_draws is no positive number; max_partner_cosine is out of range.
     """
     caller = "subspace_report"
     named = open_saes(caller, saes)
     require_positive_int(caller, "n_draws", n_draws)
+    _require_cosine(max_partner_cosine)
     anchors = labelled_rows(caller, named, report)
     n = min(len(rows) for labelled in anchors for rows in (labelled.unstable, labelled.stable))
     d_in = anchors[0].any.shape[1]
@@ -69,20 +84,26 @@ def subspace_report(
     whole = _energies(CLASSES, (len(anchors), len(chosen)))
     own = {label: torch.empty(len(anchors), len(chosen), dtype=torch.float64) for label in CLASSES}
     generator = torch.Generator().manual_seed(seed)
+    left: list[tuple[int, ...]] = []
     for anchor, labelled in enumerate(tqdm(anchors, desc="Subspaces", disable=not show_progress)):
         # Energy is linear in the second moment: that of the others' mean is the mean of the others'.
         others = {label: (m.sum(dim=0) - m[anchor]) / (len(m) - 1) for label, m in moments.items()}
+        name = tuple(named)[anchor]
+        unstable = [a.unstable for i, a in enumerate(anchors) if i != anchor]
+        partners = decoder_rows(name, named[name]).cpu()
+        others[NO_COPY], n_left = _without_copies(unstable, partners, max_partner_cosine)
+        left.append(n_left)
         for draw in range(n_draws):
             for group, rows in _draw(labelled, n, generator).items():
                 spectrum = Spectrum.of_moment(second_moment(rows))
                 effective_ranks[group][anchor, draw] = spectrum.effective_rank
-                for label in CLASSES:
-                    drawn[group, label][anchor, draw] = spectrum.energy(others[label], chosen)
+                for label, moment in others.items():
+                    drawn[group, label][anchor, draw] = spectrum.energy(moment, chosen)
         for source in CLASSES:
             spectrum = Spectrum.of_moment(moments[source][anchor])
             own[source][anchor] = spectrum.energy(moments[source][anchor], chosen)
-            for label in CLASSES:
-                whole[source, label][anchor] = spectrum.energy(others[label], chosen)
+            for label, moment in others.items():
+                whole[source, label][anchor] = spectrum.energy(moment, chosen)
     return SubspaceReport(
         names=tuple(named),
         d_in=d_in,
@@ -93,8 +114,10 @@ def subspace_report(
         energies=drawn,
         energies_all=whole,
         ceilings=own,
-        notes=(*report.notes, *_notes(n, d_in)),
-        provenance=report_provenance(report, n_draws=n_draws, seed=seed),
+        max_partner_cosine=max_partner_cosine,
+        no_copy_rows=tuple(left),
+        notes=(*report.notes, *_notes(n, d_in), *_no_copy_notes(tuple(named), left, max_partner_cosine)),
+        provenance=report_provenance(report, n_draws=n_draws, max_partner_cosine=max_partner_cosine, seed=seed),
     )
 
 
@@ -107,9 +130,29 @@ def _draw(labelled: LabelledRows, n: int, generator: torch.Generator) -> dict[st
     return {**found, "random": torch.nn.functional.normalize(random, dim=1)}
 
 
+def _without_copies(
+    unstable: Sequence[torch.Tensor], partners: torch.Tensor, max_cosine: float
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Leave out the rows of other SAEs that have a near copy in the anchor.
+
+    Args:
+        unstable: Unstable rows of each other SAE, [n, d_in].
+        partners: All decoder rows of the anchor, [d_sae, d_in].
+        max_cosine: Rows are left whose largest cosine with those is below it.
+
+    Returns:
+        The second moment of the rows left, mean over SAEs that have any, [d_in, d_in]; NaN if none has. How many are left of each.
+    """
+    left = [rows[top_cosines(rows, partners).values[:, 0] < max_cosine] for rows in unstable]
+    moments = [second_moment(rows) for rows in left if len(rows) > 0]
+    d_in = partners.shape[1]
+    nothing = torch.full((d_in, d_in), math.nan, dtype=torch.float64)
+    return torch.stack(moments).mean(dim=0) if moments else nothing, tuple(map(len, left))
+
+
 def _energies(sources: Sequence[str], shape: tuple[int, ...]) -> dict[tuple[str, str], torch.Tensor]:
     return {
-        (source, target): torch.empty(shape, dtype=torch.float64) for source in sources for target in CLASSES
+        (source, target): torch.empty(shape, dtype=torch.float64) for source in sources for target in TARGETS
     }
 
 
@@ -129,6 +172,26 @@ def _ranks(ranks: Sequence[int] | None, n: int, d_in: int) -> tuple[int, ...]:
             f"vectors 1 to {largest}: give ranks of those."
         )
     return chosen
+
+
+def _require_cosine(max_partner_cosine: Any) -> None:
+    number = isinstance(max_partner_cosine, int | float) and not isinstance(max_partner_cosine, bool)
+    if not number or not 0 < max_partner_cosine <= 1:
+        raise ValueError(
+            f"subspace_report.max_partner_cosine = {max_partner_cosine!r} is out of range. Give a cosine above 0, at most 1, such as 0.4."
+        )
+
+
+def _no_copy_notes(
+    names: Sequence[str], left: Sequence[tuple[int, ...]], max_cosine: float
+) -> tuple[str, ...]:
+    none = [repr(name) for name, n_left in zip(names, left, strict=True) if not any(n_left)]
+    if not none:
+        return ()
+    return (
+        f"no rows without near copies: every unstable latent of the other SAEs has a cosine of at least {max_cosine:g} with a decoder row of "
+        f"{', '.join(none)}, so that energy in {NO_COPY!r} is NaN",
+    )
 
 
 def _notes(n: int, d_in: int) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from sae_lens_ext.analysis.stability.geometry.subspaces_result import CLASSES, GROUPS
+from sae_lens_ext.analysis.stability.figure import COLOURS, NULL_COLOUR
+from sae_lens_ext.analysis.stability.geometry.subspaces_result import CLASSES, GROUPS, NO_COPY
 from sae_lens_ext.analysis.stability.report import STABLE, UNSTABLE
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from sae_lens_ext.analysis.stability.geometry.subspaces_result import SubspaceReport
 
 _COLOURS = {
-    UNSTABLE: qualitative.Safe[1],
-    STABLE: qualitative.Safe[0],
-    "any": qualitative.Safe[6],
-    "random": qualitative.Safe[10],
+    UNSTABLE: COLOURS[UNSTABLE],
+    STABLE: COLOURS[STABLE],
+    "any": qualitative.Safe[4],
+    "random": NULL_COLOUR,
 }
 
 
@@ -40,6 +41,8 @@ def figure(report: "SubspaceReport") -> go.Figure:
         _add_band(drawing, report, curve, _COLOURS[label])
         _add_line(drawing, report, curve, f"{label} → {label}", {"color": _COLOURS[label], "width": 3})
         _add_line(drawing, report, report.ceilings[label], f"{label}: ceiling", own)
+    no_copy = {"dash": "dashdot", "color": _COLOURS[UNSTABLE], "width": 2}
+    _add_line(drawing, report, report.energy(UNSTABLE, NO_COPY), f"{UNSTABLE} → {NO_COPY}", no_copy)
     for source, target in ((UNSTABLE, STABLE), (STABLE, UNSTABLE)):
         cross = {"dash": "dash", "color": _COLOURS[source], "width": 1.5}
         _add_line(drawing, report, report.energy(source, target), f"{source} → {target}", cross)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 FORMAT = "sae_lens_ext.SubspaceReport/1"
 CLASSES = (UNSTABLE, STABLE)
+NO_COPY = f"{UNSTABLE}, no copy"
+TARGETS = (*CLASSES, NO_COPY)
+"""What is projected: the two classes, and those unstable rows that have no near copy in the anchor."""
 GROUPS = (UNSTABLE, STABLE, "any", "random")
 """What rows are drawn from: the two classes, any latents that count, and random unit rows that belong to no SAE."""
 
@@ -26,7 +29,10 @@ class SubspaceReport:
     """How many dimensions each class of latents fills, and how far those of one SAE hold another's. See `subspace_report`.
 
     S SAEs, each in turn the anchor; D draws of n rows; R ranks r. Groups are "unstable", "stable", "any" (latents that count) and
-    "random". Deviations are over anchors, each compared with all others: they share SAEs, and so are not independent.
+    "random". Targets are the classes and "unstable, no copy": those unstable rows whose largest cosine with the anchor's decoder rows is
+    below `max_partner_cosine`. A row is unstable even if it has a partner just below the threshold; that partner's direction holds much
+    of it, and energy in "unstable" is above r/d without a shared subspace. In "unstable, no copy" it is not: leaving rows out can only
+    lower energy, so that what is above r/d there is shared. Deviations are over anchors, each compared with all others: they share SAEs, and so are not independent.
     """
 
     names: tuple[str, ...]
@@ -42,13 +48,18 @@ class SubspaceReport:
     effective_ranks: Mapping[str, torch.Tensor]
     """By group, [S, D], 1 to min(n, d): effective rank of n rows, exp of the entropy of the normalised singular values (nats)."""
     energies: Mapping[tuple[str, str], torch.Tensor]
-    """By group and class, [S, D, R], 0 to 1: how much of the class's rows of the other SAEs (mean over rows, then over the S − 1
-    SAEs) lies in the top-r subspace of n of the anchor's rows of the group. A group "random" gives r/d on average."""
+    """By group and target, [S, D, R], 0 to 1: how much of the target's rows of the other SAEs (mean over rows, then over the S − 1
+    SAEs) lies in the top-r subspace of n of the anchor's rows of the group. A group "random" gives r/d on average. "unstable, no copy"
+    is the mean over SAEs that have such rows, and NaN for an anchor without any."""
     energies_all: Mapping[tuple[str, str], torch.Tensor]
-    """By class and class, [S, R]: the same with the subspace of all of the anchor's rows of the first class, however many."""
+    """By class and target, [S, R]: the same with the subspace of all of the anchor's rows of the first class, however many."""
     ceilings: Mapping[str, torch.Tensor]
     """By class, [S, R]: how much of the anchor's own rows of the class lies in their own top-r subspace. No subspace of r
     dimensions holds more of them; what transfers to these rows cannot exceed it."""
+    max_partner_cosine: float
+    """0 to 1: rows of "unstable, no copy" have a largest cosine with the anchor's decoder rows, of any class, below it."""
+    no_copy_rows: tuple[tuple[int, ...], ...]
+    """By anchor, of each of the S − 1 other SAEs in order: how many unstable rows have no near copy in the anchor."""
     notes: tuple[str, ...] = ()
     """What a reader must know of these numbers, a sentence each."""
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -58,6 +69,13 @@ class SubspaceReport:
     def chance(self) -> torch.Tensor:
         """r/d, [R]: the energy in a random subspace."""
         return torch.tensor(self.ranks, dtype=torch.float64) / self.d_in
+
+    @property
+    def no_copy_share(self) -> torch.Tensor:
+        """Share of the other SAEs' unstable rows that have no near copy in the anchor, mean over them, [S], 0 to 1."""
+        sizes = torch.tensor(self.sizes[UNSTABLE], dtype=torch.float64)
+        others = torch.stack([sizes[torch.arange(len(sizes)) != anchor] for anchor in range(len(sizes))])
+        return (torch.tensor(self.no_copy_rows) / others).mean(dim=1)
 
     def effective_rank(self, group: str) -> tuple[float, float]:
         """Give ER/d of n rows of a group: mean over draws and anchors, and deviation over anchors.
@@ -70,21 +88,21 @@ class SubspaceReport:
         return float(by_anchor.mean()), float(by_anchor.std())
 
     def energy(self, source: str, target: str, *, matched: bool = True) -> torch.Tensor:
-        """Give how much of a class of the other SAEs lies in the top-r subspace of an anchor's group.
+        """Give how much of a target of the other SAEs lies in the top-r subspace of an anchor's group.
 
         Args:
             source: What the subspace is built of: a group, or a class if not matched.
-            target: Class whose rows of the other SAEs are projected.
+            target: Class whose rows of the other SAEs are projected, or "unstable, no copy".
             matched: Build it of n rows, which makes classes comparable (mean over draws); else of all.
 
         Returns:
-            [S, R] by anchor and rank.
+            [S, R] by anchor and rank; NaN for an anchor of which all unstable rows have near copies, if that is the target.
 
         Raises:
-            ValueError: There is no such group or class.
+            ValueError: There is no such group, class or target.
         """
         _require(source, GROUPS if matched else CLASSES, "group" if matched else "class")
-        _require(target, CLASSES, "class")
+        _require(target, TARGETS, "target")
         return self.energies[source, target].mean(dim=1) if matched else self.energies_all[source, target]
 
     def excess_energy(self, source: str, target: str, *, matched: bool = True) -> tuple[float, float]:
@@ -96,10 +114,10 @@ class SubspaceReport:
             matched: As for `energy`.
 
         Returns:
-            Mean over anchors, and deviation over them.
+            Mean over anchors, and deviation over them; NaN if an anchor's energy is.
 
         Raises:
-            ValueError: There is no such group or class.
+            ValueError: There is no such group, class or target.
         """
         by_anchor = (self.energy(source, target, matched=matched) - self.chance).mean(dim=1)
         return float(by_anchor.mean()), float(by_anchor.std())
@@ -108,7 +126,7 @@ class SubspaceReport:
         """Give what part of a class's concentration seeds share: transfer's excess energy over that of the ceiling.
 
         With all rows of the class. 1 means that each SAE's rows have the same main directions, 0 that they are as good as random to
-        each other, however concentrated the rows of each are.
+        each other, however concentrated the rows of each are. Near copies of single rows count as shared directions.
 
         Returns:
             Mean over anchors, and deviation over them; NaN if the ceiling is chance itself, as with r = d alone.
@@ -156,7 +174,7 @@ class SubspaceReport:
 
         Returns:
             The columns group; er_over_d, its sd_over_anchors and sd_over_draws (mean over anchors, NaN with one draw); excess energy
-            into the other SAEs' classes, into_unstable and into_stable.
+            into the other SAEs' rows, into_unstable, into_stable and into_unstable_no_copy.
         """
         import pandas as pd
 
@@ -170,7 +188,10 @@ class SubspaceReport:
                     "er_over_d": mean,
                     "sd_over_anchors": sd,
                     "sd_over_draws": float(draws.std(dim=1).mean()) if draws.shape[1] > 1 else math.nan,
-                    **{f"into_{label}": self.excess_energy(group, label)[0] for label in CLASSES},
+                    **{
+                        f"into_{target.replace(', ', '_').replace(' ', '_')}": self.excess_energy(group, target)[0]
+                        for target in TARGETS
+                    },
                 }
             )
         return pd.DataFrame(rows)
@@ -193,6 +214,8 @@ class SubspaceReport:
             "n_rows": self.n_rows,
             "ranks": self.ranks,
             "sizes": dict(self.sizes),
+            "max_partner_cosine": self.max_partner_cosine,
+            "no_copy_rows": self.no_copy_rows,
             "notes": self.notes,
             "provenance": dict(self.provenance),
         }
@@ -215,7 +238,7 @@ class SubspaceReport:
 
         def build(content: Any, tensors: dict[str, torch.Tensor]) -> SubspaceReport:
             def pairs(name: str, sources: tuple[str, ...]) -> dict[tuple[str, str], torch.Tensor]:
-                return {(a, b): tensors[f"{name}.{a}.{b}"] for a in sources for b in CLASSES}
+                return {(a, b): tensors[f"{name}.{a}.{b}"] for a in sources for b in TARGETS}
 
             return cls(
                 names=tuple(content["names"]),
@@ -227,6 +250,8 @@ class SubspaceReport:
                 energies=pairs("energies", GROUPS),
                 energies_all=pairs("energies_all", CLASSES),
                 ceilings={label: tensors[f"ceilings.{label}"] for label in CLASSES},
+                max_partner_cosine=float(content["max_partner_cosine"]),
+                no_copy_rows=tuple(map(tuple, content["no_copy_rows"])),
                 notes=tuple(content["notes"]),
                 provenance=content["provenance"],
             )
@@ -239,12 +264,13 @@ class SubspaceReport:
         )
         energies = " · ".join(
             f"{source} → {target} {mean:+.3f} ± {sd:.3f}"
-            for source, target in ((UNSTABLE, UNSTABLE), (STABLE, STABLE), (UNSTABLE, STABLE))
+            for source, target in ((UNSTABLE, UNSTABLE), (UNSTABLE, NO_COPY), (STABLE, STABLE), (UNSTABLE, STABLE))
             for mean, sd in [self.excess_energy(source, target)]
         )
         return (
             f"SubspaceReport of {len(self.names)} SAEs ({self.names[0]}, …), {self.n_rows:,} rows of each group; ER/d: {ranks}\n"
-            f"  energy above r/d, mean of r = {self.ranks[0]} to {self.ranks[-1]} of {self.d_in}: {energies}\n"
+            f"  energy above r/d, mean of r = {self.ranks[0]} to {self.ranks[-1]} of {self.d_in}: {energies}; "
+            f"no copy: largest cosine below {self.max_partner_cosine:g}, {float(self.no_copy_share.mean()):.0%} of unstable rows\n"
             f"  {self.provenance.get('model_name')} at {self.provenance.get('hook_name')}"
             + "".join(f" · {note}" for note in self.notes)
         )

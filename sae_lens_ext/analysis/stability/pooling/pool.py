@@ -47,6 +47,8 @@ def pool_features(
     of its own; encoder vector, bias and threshold are its own, so that its pre-activations are those it had in its SAE. Which of them
     a topk SAE lets through depends on its new neighbours.
 
+    The kept rows have cosines below θ with each other; the means of their clusters may come a little closer.
+
     How well the new SAE reconstructs without any training depends on how the seeds' latents get on with one another: see
     `retrain_encoder`, which trains all but the decoder.
 
@@ -86,7 +88,8 @@ def pool_features(
     }
     require_same_site("pool_features", everyone)
     require_folded("pool_features", everyone)
-    rows = {name: decoder_rows(name, sae) for name, sae in everyone.items()}
+    device = next(iter(opened.values())).device
+    rows = {name: decoder_rows(name, sae).to(device) for name, sae in everyone.items()}
     require_no_twins("pool_features", rows)
     pooled = torch.cat([rows[f"pooled {name}"] for name in opened])
     rates = rates_of(firing_rates, opened)

@@ -10,22 +10,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_lens_ext.analysis.stability.geometry.logistic import fit_logistic
-from sae_lens_ext.analysis.stability.geometry.probe import _auc, stability_probe
+from sae_lens_ext.analysis.stability.geometry.probe import (
+    _auc,
+    _folds,
+    _learn_held_out,
+    _nearest,
+    stability_probe,
+)
 from sae_lens_ext.analysis.stability.geometry.probe_result import MEASURES, ProbeScore, StabilityProbe
 from tests.analysis.stability.labelled import report_of, rotation, sae_of, unit
 
-D = 12
+D = 48
 
 
-def seeds(shift: float, sizes: tuple[tuple[int, int], ...] = ((40, 60), (60, 50), (50, 50))) -> Any:
-    """Rows and labels of seeds whose unstable rows are moved along the first axis before they are normalised."""
+def seeds(
+    shift: float,
+    n_unstable: tuple[int, ...] = (40, 60, 50),
+    n_stable: int = 50,
+    d: int = D,
+    cosine: float = 0.85,
+) -> Any:
+    """Rows and labels of seeds that are what the labels say: stable rows are near-copies of each other, about `cosine` apart, and
+    unstable ones each seed's own. Unstable features are moved along the first axis, stable ones against it."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(n_stable, d, generator=generator)
+    features[:, 0] -= shift
     rows, labels = [], []
-    for i, (n_unstable, n_stable) in enumerate(sizes):
-        own = torch.randn(n_unstable + n_stable + 2, D, generator=torch.Generator().manual_seed(i))
-        own[:n_unstable, 0] += shift
-        own[n_unstable:, 0] -= shift
-        rows.append(unit(own))
-        labels.append(["unstable"] * n_unstable + ["stable"] * n_stable + ["middle", "excluded"])
+    for n in n_unstable:
+        own = torch.randn(n + 2, d, generator=generator)
+        own[:n, 0] += shift
+        noise = unit(torch.randn(n_stable, d, generator=generator))
+        copies = math.sqrt(cosine) * unit(features) + math.sqrt(1 - cosine) * noise
+        rows.append(unit(torch.cat([own[:n], copies, own[n:]])))
+        labels.append(["unstable"] * n + ["stable"] * n_stable + ["middle", "excluded"])
     return rows, labels
 
 
@@ -36,7 +53,7 @@ def probed(rows: list[torch.Tensor], labels: list[list[str]], **arguments: Any) 
 
 def test_ProbeScore_by_hand() -> None:
     score = ProbeScore(
-        0, 1, None, true_positives=6, false_positives=3, false_negatives=2, true_negatives=9, auc=0.8
+        0, 1, None, True, true_positives=6, false_positives=3, false_negatives=2, true_negatives=9, auc=0.8
     )
     assert (score.n_unstable, score.n_stable) == (8, 12)
     assert score.precision == pytest.approx(6 / 9) and score.recall == 0.75
@@ -50,28 +67,36 @@ def test_ProbeScore_by_hand() -> None:
 
 def test_ProbeScore_of_trivial_answers() -> None:
     always = ProbeScore(
-        0, 1, None, true_positives=30, false_positives=10, false_negatives=0, true_negatives=0, auc=0.5
+        0, 1, None, True, true_positives=30, false_positives=10, false_negatives=0, true_negatives=0, auc=0.5
     )
     assert always.f1 == always.always_unstable_f1 == pytest.approx(60 / 70)
     assert always.balanced_f1 == pytest.approx(2 / 3)
     never = ProbeScore(
-        0, 1, None, true_positives=0, false_positives=0, false_negatives=30, true_negatives=10, auc=0.5
+        0, 1, None, True, true_positives=0, false_positives=0, false_negatives=30, true_negatives=10, auc=0.5
     )
     assert (never.f1, never.recall, never.balanced_f1, never.accuracy) == (0, 0, 0, 0.25)
     assert math.isnan(never.precision)
     coin = ProbeScore(
-        0, 1, None, true_positives=15, false_positives=5, false_negatives=15, true_negatives=5, auc=0.5
+        0, 1, None, True, true_positives=15, false_positives=5, false_negatives=15, true_negatives=5, auc=0.5
     )
     assert coin.balanced_f1 == 0.5
     perfect = ProbeScore(
-        0, 1, None, true_positives=30, false_positives=0, false_negatives=0, true_negatives=10, auc=1
+        0, 1, None, True, true_positives=30, false_positives=0, false_negatives=0, true_negatives=10, auc=1
     )
     assert perfect.f1 == perfect.balanced_f1 == perfect.precision == 1
 
 
 def test_ProbeScore_balanced_f1_is_what_balanced_subsets_tend_to() -> None:
     score = ProbeScore(
-        0, 1, None, true_positives=150, false_positives=30, false_negatives=50, true_negatives=70, auc=0.8
+        0,
+        1,
+        None,
+        True,
+        true_positives=150,
+        false_positives=30,
+        false_negatives=50,
+        true_negatives=70,
+        auc=0.8,
     )
     called_unstable = np.array([True] * 150 + [False] * 50)
     generator = np.random.default_rng(0)
@@ -95,8 +120,8 @@ def test_auc_is_the_share_of_pairs_in_order(samples: list[tuple[int, bool]]) -> 
 
 
 def test_stability_probe_finds_what_seeds_have_in_common() -> None:
-    probe = probed(*seeds(shift=5.0))
-    for kind in ("others", "own"):
+    probe = probed(*seeds(shift=3.0))
+    for kind in ("others", "others_seen", "own"):
         assert probe.measure("f1", kind)[0] > 0.97 and probe.measure("auc", kind)[0] > 0.99
     assert 0.2 < probe.measure("balanced_f1", "shuffled")[0] < 0.7
     assert 0.2 < probe.measure("auc", "shuffled")[0] < 0.8
@@ -104,9 +129,9 @@ def test_stability_probe_finds_what_seeds_have_in_common() -> None:
     assert (probe.weights[:, 0] > 0).all() and (
         probe.weights[:, 0].abs() > 3 * probe.weights[:, 1:].abs().amax(dim=1)
     ).all()
-    rows, labels = seeds(shift=5.0)
+    rows, labels = seeds(shift=3.0)
     called = rows[1].double() @ probe.weights[0] + probe.biases[0] > 0
-    score = next(s for s in probe.scores if (s.trained_on, s.tested_on, s.shuffle) == (0, 1, None))
+    score = next(s for s in probe.scores if (s.trained_on, s.tested_on, s.kind) == (0, 1, "others_seen"))
     unstable = torch.tensor([label == "unstable" for label in labels[1]])
     assert int((called & unstable).sum()) == score.true_positives
 
@@ -122,13 +147,67 @@ def test_stability_probe_reads_unit_rows_times_the_root_of_their_width() -> None
     assert logits == pytest.approx(expected.logits(own * math.sqrt(D)), abs=1e-3)
 
 
-def test_stability_probe_and_its_shuffled_control_are_at_chance_where_nothing_tells_classes_apart() -> None:
-    probe = probed(*seeds(shift=0.0, sizes=((200, 200),) * 3), n_shuffles=8)
+@pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])
+def test_the_seeds_are_what_their_labels_say(shift: float) -> None:
+    rows, labels = seeds(shift)
+    for i, own in enumerate(rows):
+        for j, other in enumerate(rows):
+            if i != j:
+                largest = (own @ other.T).amax(dim=1)
+                assert (largest[torch.tensor([label == "stable" for label in labels[i]])] >= 0.7).all()
+                assert (largest[torch.tensor([label == "unstable" for label in labels[i]])] < 0.7).all()
+
+
+def test_stability_probe_is_at_chance_where_nothing_but_near_copies_tells_classes_apart() -> None:
+    probe = probed(*seeds(0.0, n_unstable=(270,) * 3, n_stable=200, d=384, cosine=0.8), n_shuffles=3)
     for kind in ("others", "shuffled"):
         assert probe.measure("auc", kind)[0] == pytest.approx(0.5, abs=0.05)
         assert probe.measure("balanced_f1", kind)[0] == pytest.approx(0.5, abs=0.06)
-    assert probe.measure("auc", "own")[0] > 0.55  # it learns its own seed by heart
-    assert probe.measure("always_unstable_f1")[0] == pytest.approx(2 / 3)
+    assert probe.measure("auc", "others_seen")[0] > 0.7  # it knows the stable rows by heart
+    assert probe.measure("auc", "own")[0] > 0.95
+    assert probe.measure("always_unstable_f1")[0] == pytest.approx(2 * 270 / (2 * 270 + 200))
+
+
+def test_held_out_probes_have_not_seen_the_fold_of_the_nearest_latent() -> None:
+    rows, _ = seeds(0.5)
+    x, other = (own[:90].double().numpy() * math.sqrt(D) for own in rows[:2])
+    y = np.array([1.0] * 40 + [0.0] * 50)
+    fold = _folds(y, 4, torch.Generator().manual_seed(0))
+    found = _learn_held_out(x, y, fold, 0.3).logits(other, _nearest(other, x))
+    for i in range(0, 90, 7):
+        closest = max(range(90), key=lambda k: float(other[i] @ x[k]))
+        kept = [k for k in range(90) if fold[k] != fold[closest]]
+        assert found[i] == pytest.approx(float(fit_logistic(x[kept], y[kept], l2=0.3).logits(other[i])))
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 7), st.integers(0, 99))
+def test_folds_share_out_both_classes_evenly(n_unstable: int, n_stable: int, n_folds: int, seed: int) -> None:
+    y = np.array([1.0] * n_unstable + [0.0] * n_stable)
+    fold = _folds(y, n_folds, torch.Generator().manual_seed(seed))
+    for members in (fold[:n_unstable], fold[n_unstable:]):
+        sizes = np.bincount(members, minlength=n_folds)
+        assert len(sizes) == n_folds and sizes.max() - sizes.min() <= 1
+
+
+def test_stability_probe_of_few_latents_has_fewer_folds_and_says_so() -> None:
+    probe = probed(*seeds(1.0, n_unstable=(3, 60, 50)), n_shuffles=1)
+    assert probe.notes == ("'sae_0' has 3 latents of its smaller class and is split into 3 folds, not 5",)
+    assert repr(probe).endswith(f" · {probe.notes[0]}")
+
+
+@pytest.mark.parametrize(
+    ("n_folds", "message"),
+    [
+        (1, r"given n_folds = 1, which leaves a probe nothing to learn from .* Give at least 2, such as 5."),
+        (0, r"stability_probe.n_folds = 0 is out of range"),
+        (2.0, r"stability_probe.n_folds = 2.0"),
+        (True, r"stability_probe.n_folds = True"),
+    ],
+)
+def test_stability_probe_refuses_folds_that_hold_nothing_out(n_folds: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        probed(*seeds(1.0), n_folds=n_folds)
 
 
 def test_stability_probe_scores_every_ordered_pair_and_shuffle() -> None:
@@ -143,13 +222,18 @@ def test_stability_probe_scores_every_ordered_pair_and_shuffle() -> None:
         "n_stable",
         *MEASURES,
     ]
-    assert frame.groupby("kind").size().to_dict() == {"others": 6, "own": 3, "shuffled": 12}
+    assert frame.groupby("kind").size().to_dict() == {
+        "others": 6,
+        "others_seen": 6,
+        "own": 3,
+        "shuffled": 12,
+    }
     others = frame[frame.kind == "others"]
     assert {(a, b) for a, b in zip(others.trained_on, others.tested_on, strict=True)} == {
         (f"sae_{i}", f"sae_{j}") for i in range(3) for j in range(3) if i != j
     }
     assert frame.groupby("tested_on")[["n_unstable", "n_stable"]].first().to_numpy().tolist() == [
-        [40, 60],
+        [40, 50],
         [60, 50],
         [50, 50],
     ]
@@ -185,8 +269,8 @@ def test_stability_probe_is_decided_by_its_seed_and_leaves_torchs_alone() -> Non
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert one.scores == two.scores != other.scores
-    assert [s for s in one.scores if s.shuffle is None] == [s for s in other.scores if s.shuffle is None]
-    assert (one.provenance["seed"], one.provenance["l2"], one.provenance["n_shuffles"]) == (3, 0.1, 1)
+    assert [s for s in one.scores if not s.held_out] == [s for s in other.scores if not s.held_out]
+    assert [one.provenance[name] for name in ("seed", "l2", "n_folds", "n_shuffles")] == [3, 0.1, 5, 1]
     assert one.provenance["stability_seed"] == 7
 
 
@@ -222,7 +306,7 @@ def test_StabilityProbe_measure_of_a_probe_that_calls_nothing_unstable_says_nan(
         "true_negatives": 4,
         "auc": 0.5,
     }
-    scores = tuple(ProbeScore(i, 1 - i, None, **silent) for i in range(2))
+    scores = tuple(ProbeScore(i, 1 - i, None, h, **silent) for i in range(2) for h in (True, False))
     probe = StabilityProbe(("a", "b"), scores, torch.zeros(2, 3), torch.zeros(2))
     assert all(map(math.isnan, probe.measure("precision")))
     assert probe.measure("f1") == (0, 0)
@@ -231,7 +315,9 @@ def test_StabilityProbe_measure_of_a_probe_that_calls_nothing_unstable_says_nan(
 def test_StabilityProbe_measure_refuses_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"no measure 'F1'. Give one of 'f1', 'precision'"):
         small().measure("F1")
-    with pytest.raises(ValueError, match=r"no kind 'test'. Give one of 'others', 'own', 'shuffled'."):
+    with pytest.raises(
+        ValueError, match=r"no kind 'test'. Give one of 'others', 'others_seen', 'own', 'shuffled'."
+    ):
         small().measure("f1", "test")
 
 
@@ -267,9 +353,10 @@ def test_StabilityProbe_plot_draws_bars_by_kind_and_the_trivial_answer() -> None
     drawing = probe.plot()
     names = ["F1", "F1, classes equally common", "AUC"]
     kinds = {
-        "other seeds": "others",
+        "other seeds, features held out": "others",
+        "other seeds, near-copies seen": "others_seen",
         "the seed it was learnt on": "own",
-        "other seeds, learnt from shuffled labels": "shuffled",
+        "other seeds, held out, shuffled labels": "shuffled",
     }
     bars = [trace for trace in drawing.data if trace.type == "bar"]
     assert [bar.name for bar in bars] == list(kinds)
@@ -290,9 +377,10 @@ def test_StabilityProbe_repr_says_in_three_lines_what_was_found() -> None:
         == "StabilityProbe of 3 SAEs (sae_0, …), learnt on each and tried on the others: unstable against stable"
     )
     assert (
-        lines[1].startswith("  F1 0.")
+        lines[1].startswith("  F1 held out 0.")
+        and lines[1].count("(seen 0.") == lines[1].count(", shuffled 0.") == 3
         and "always unstable 0.6" in lines[1]
-        and "always 0.667) · AUC 0." in lines[1]
+        and "always 0.667) · AUC held out 0." in lines[1]
     )
     assert lines[2] == "  gpt2 at blocks.1.hook_resid_post"
 

@@ -26,8 +26,10 @@ def by_class(sizes: list[tuple[int, int]], d: int = D) -> tuple[list[torch.Tenso
 
 
 def measured(rows: list[torch.Tensor], labels: list[list[str]], **arguments: Any) -> SubspaceReport:
+    """Measure SAEs of these rows; no row counts as a near copy unless asked for, as in few dimensions most have one by chance."""
     saes = [sae_of(own) for own in rows]
-    return subspace_report(saes, report_of(labels, saes), show_progress=False, **arguments)
+    arguments = {"max_partner_cosine": 1, "show_progress": False, **arguments}
+    return subspace_report(saes, report_of(labels, saes), **arguments)
 
 
 def shared_subspace(n_seeds: int = 3) -> tuple[list[SAE[Any]], StabilityReport]:
@@ -55,7 +57,14 @@ def test_subspace_report_of_seeds_that_share_a_subspace() -> None:
     assert report.effective_rank("unstable")[0] * D == pytest.approx(4, abs=0.2)
     assert 9 < report.effective_rank("stable")[0] * D <= 12 < report.effective_rank("random")[0] * D
     assert report.attained("unstable")[0] > 0.85 > 0.5 > report.attained("stable")[0]
-    assert report.notes == ()
+    # In 4 dimensions all of them have a partner by chance.
+    assert report.no_copy_rows == ((0, 0),) * 3 and report.no_copy_share.tolist() == [0, 0, 0]
+    assert report.energy("unstable", "unstable, no copy").isnan().all()
+    assert math.isnan(report.excess_energy("any", "unstable, no copy")[0])
+    assert report.notes == (
+        "no rows without near copies: every unstable latent of the other SAEs has a cosine of at least 0.4 with a decoder row of 'sae_0', 'sae_1', "
+        "'sae_2', so that energy in 'unstable, no copy' is NaN",
+    )  # fmt: skip
 
 
 def test_subspace_report_is_the_loop_over_pairs_and_rows() -> None:

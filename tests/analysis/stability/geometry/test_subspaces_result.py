@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sae_lens_ext.analysis.stability.geometry.subspaces import subspace_report
-from sae_lens_ext.analysis.stability.geometry.subspaces_result import CLASSES, GROUPS, SubspaceReport
+from sae_lens_ext.analysis.stability.geometry.subspaces_result import CLASSES, GROUPS, TARGETS, SubspaceReport
 from tests.analysis.stability.geometry.test_subspaces import by_class, measured, shared_subspace
 
 
@@ -18,9 +18,9 @@ def small() -> SubspaceReport:
 
 def test_SubspaceReport_estimates_by_hand() -> None:
     pair = ("unstable", "unstable")
-    energies = {(g, c): torch.zeros(2, 1, 2, dtype=torch.float64) for g in GROUPS for c in CLASSES}
+    energies = {(g, c): torch.zeros(2, 1, 2, dtype=torch.float64) for g in GROUPS for c in TARGETS}
     energies[pair] = torch.tensor([[[0.25, 0.5]], [[0.5, 0.75]]], dtype=torch.float64)
-    whole = {(a, b): energies[a, b][:, 0] for a in CLASSES for b in CLASSES}
+    whole = {(a, b): energies[a, b][:, 0] for a in CLASSES for b in TARGETS}
     report = SubspaceReport(
         names=("a", "b"),
         d_in=8,
@@ -31,7 +31,10 @@ def test_SubspaceReport_estimates_by_hand() -> None:
         energies=energies,
         energies_all=whole,
         ceilings={c: torch.tensor([[0.5, 0.625], [0.5, 0.75]], dtype=torch.float64) for c in CLASSES},
+        max_partner_cosine=0.4,
+        no_copy_rows=((3,), (2,)),
     )
+    assert report.no_copy_share.tolist() == [3 / 6, 2 / 5]  # of the other SAE's unstable rows
     assert report.chance.tolist() == [0.125, 0.25]
     assert report.effective_rank("any") == pytest.approx((0.5, 0.125 * math.sqrt(2)))  # 3/8 and 5/8
     # Above chance: (0.125 + 0.25) / 2 and (0.375 + 0.5) / 2
@@ -41,7 +44,7 @@ def test_SubspaceReport_estimates_by_hand() -> None:
     summary = report.summary()
     assert summary["group"].tolist() == list(GROUPS)
     assert summary.iloc[0][1:].tolist() == pytest.approx(
-        [0.5, 0.125 * math.sqrt(2), math.sqrt(2) / 8, 0.3125, -0.1875]
+        [0.5, 0.125 * math.sqrt(2), math.sqrt(2) / 8, 0.3125, -0.1875, -0.1875]
     )
 
 
@@ -53,7 +56,7 @@ def test_SubspaceReport_refuses_unknown_names() -> None:
         report.effective_rank("all")
     with pytest.raises(ValueError, match=r"no class 'any' here. Give one of 'unstable', 'stable'."):
         report.energy("any", "stable", matched=False)
-    with pytest.raises(ValueError, match=r"no class 'random' here"):
+    with pytest.raises(ValueError, match=r"no target 'random' here. Give one of 'unstable', 'stable', 'unstable, no copy'."):
         report.excess_energy("stable", "random")
     with pytest.raises(ValueError, match=r"no class 'any' here"):
         report.attained("any")
@@ -63,22 +66,25 @@ def test_SubspaceReport_to_frame_has_a_row_for_every_curve_anchor_and_rank() -> 
     report = small()
     frame = report.to_frame()
     assert list(frame.columns) == ["sae", "source", "target", "rows", "rank", "energy", "chance"]
-    assert len(frame) == (8 + 4 + 2) * 3 * 3
+    assert len(frame) == (12 + 6 + 2) * 3 * 3
     row = frame[
         (frame.sae == "sae_1") & (frame.source == "any") & (frame.target == "stable") & (frame["rank"] == 4)
     ]
     assert row["energy"].item() == float(report.energies["any", "stable"][1, :, 2].mean())
     assert row["chance"].item() == 0.25
-    assert frame.groupby("rows").size().to_dict() == {"all": 36, "n": 72, "own": 18}
+    assert frame.groupby("rows").size().to_dict() == {"all": 54, "n": 108, "own": 18}
 
 
 def test_SubspaceReport_saved_and_loaded_is_the_same(tmp_path: Any) -> None:
-    report = small()
+    report = measured(*by_class([(10, 14), (12, 10), (10, 10)]), n_draws=2, max_partner_cosine=0.5)
     report.save(tmp_path / "subspaces.json")
     loaded = SubspaceReport.load(tmp_path / "subspaces.json")
     assert repr(loaded) == repr(report) and loaded.to_frame().equals(report.to_frame())
     assert loaded.summary().equals(report.summary())
     assert (loaded.sizes, loaded.provenance) == (report.sizes, report.provenance)
+    assert (loaded.no_copy_rows, loaded.max_partner_cosine) == (((6, 4), (7, 8), (5, 4)), 0.5)
+    for pair, found in report.energies.items():
+        assert torch.equal(loaded.energies[pair], found)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -105,8 +111,14 @@ def test_SubspaceReport_plot_draws_curves_with_bands_and_bars() -> None:
     traces = {trace.name: trace for trace in drawing.data if trace.name}
     assert set(traces) == {
         "unstable → unstable", "unstable: ceiling", "stable → stable", "stable: ceiling",
-        "unstable → stable", "stable → unstable", "any → unstable", "random → unstable", "r / d",
+        "unstable → unstable, no copy", "unstable → stable", "stable → unstable", "any → unstable", "random → unstable", "r / d",
     }  # fmt: skip
+    dash_dot = traces["unstable → unstable, no copy"]
+    assert (dash_dot.line.dash, dash_dot.line.color) == (
+        "dashdot",
+        traces["unstable → unstable"].line.color,
+    )
+    assert list(dash_dot.y) == report.energy("unstable", "unstable, no copy").mean(dim=0).tolist()
     curve = traces["stable → stable"]
     mean = report.energy("stable", "stable").mean(dim=0)
     assert list(curve.x) == [1, 2, 4] and list(curve.y) == mean.tolist()
@@ -128,7 +140,11 @@ def test_SubspaceReport_repr_says_in_three_lines_what_was_found() -> None:
     )
     assert lines[1].startswith("  energy above r/d, mean of r = 1 to 8 of 16: unstable → unstable +0.")
     assert "unstable → stable -0.1" in lines[1]
-    assert lines[2] == "  gpt2 at blocks.1.hook_resid_post"
+    assert "unstable → unstable, no copy +nan ± nan" in lines[1]
+    assert lines[1].endswith("; no copy: largest cosine below 0.4, 0% of unstable rows")
+    assert lines[2].startswith(
+        "  gpt2 at blocks.1.hook_resid_post · no rows without near copies: every unstable latent"
+    )
 
 
 def test_SubspaceReport_in_a_notebook_is_its_table() -> None:
