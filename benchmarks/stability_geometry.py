@@ -32,7 +32,7 @@ def main() -> None:
             "energies": subspaces.to_frame().to_dict("records"),
             "probe": {
                 kind: {measure: probe.measure(measure, kind) for measure in MEASURES}
-                for kind in ("others", "own", "shuffled")
+                for kind in ("others", "others_seen", "own", "shuffled")
             },
         }
         if name == "topk":

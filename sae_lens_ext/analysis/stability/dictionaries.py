@@ -170,7 +170,7 @@ def require_no_twins(caller: str, rows: Mapping[str, torch.Tensor]) -> None:
 
 def require_threshold(caller: str, threshold: Any) -> None:
     """Raise ValueError unless `threshold` is a cosine that can tell features apart."""
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < float(threshold) <= 1:
         raise ValueError(
             f"{caller} was given threshold = {threshold!r}. Give a cosine above 0 and up to 1, such as 0.7."
         )

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result_with_tensors, save_result_with_tensors
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ class StabilityReport:
         table = self.summary().to_html(
             index=False, formatters={**formats, "mean_reappearance": "{:.3f}".format}
         )
-        return f"<p>{'<br>'.join(escape(repr(self)).splitlines())}</p>{table}"
+        return notebook_view(self, table)
 
 
 def _require_class(label: str) -> None:

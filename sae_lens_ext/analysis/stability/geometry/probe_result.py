@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result_with_tensors, save_result_with_tensors
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ class ProbeScore:
 
     @property
     def kind(self) -> str:
-        """What it says of: "others" (another SAE, held out by feature), "others_seen" (another SAE, near-copies of whose stable latents
-        were learnt from), "own" (the SAE it was learnt on) or "shuffled" (as "others", learnt from shuffled labels)."""
+        """What it says of.
+
+        "others": another SAE, held out by feature. "others_seen": another SAE, near-copies of whose stable latents were learnt from.
+        "own": the SAE it was learnt on. "shuffled": as "others", learnt from shuffled labels.
+        """
         if self.shuffle is not None:
             return SHUFFLED
         if self.trained_on == self.tested_on:
@@ -244,4 +248,4 @@ class StabilityProbe:
 
     def _repr_html_(self) -> str:
         table = self.summary().to_html(index=False, float_format=lambda x: f"{x:.3f}")
-        return f"<p>{'<br>'.join(repr(self).splitlines())}</p>{table}"
+        return notebook_view(self, table)

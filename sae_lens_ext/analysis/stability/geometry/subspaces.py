@@ -117,7 +117,9 @@ def subspace_report(
         max_partner_cosine=max_partner_cosine,
         no_copy_rows=tuple(left),
         notes=(*report.notes, *_notes(n, d_in), *_no_copy_notes(tuple(named), left, max_partner_cosine)),
-        provenance=report_provenance(report, n_draws=n_draws, max_partner_cosine=max_partner_cosine, seed=seed),
+        provenance=report_provenance(
+            report, n_draws=n_draws, max_partner_cosine=max_partner_cosine, seed=seed
+        ),
     )
 
 

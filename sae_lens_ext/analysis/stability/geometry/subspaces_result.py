@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result_with_tensors, save_result_with_tensors
 from sae_lens_ext.analysis.stability.report import STABLE, UNSTABLE
 
@@ -189,7 +190,9 @@ class SubspaceReport:
                     "sd_over_anchors": sd,
                     "sd_over_draws": float(draws.std(dim=1).mean()) if draws.shape[1] > 1 else math.nan,
                     **{
-                        f"into_{target.replace(', ', '_').replace(' ', '_')}": self.excess_energy(group, target)[0]
+                        f"into_{target.replace(', ', '_').replace(' ', '_')}": self.excess_energy(
+                            group, target
+                        )[0]
                         for target in TARGETS
                     },
                 }
@@ -264,7 +267,12 @@ class SubspaceReport:
         )
         energies = " · ".join(
             f"{source} → {target} {mean:+.3f} ± {sd:.3f}"
-            for source, target in ((UNSTABLE, UNSTABLE), (UNSTABLE, NO_COPY), (STABLE, STABLE), (UNSTABLE, STABLE))
+            for source, target in (
+                (UNSTABLE, UNSTABLE),
+                (UNSTABLE, NO_COPY),
+                (STABLE, STABLE),
+                (UNSTABLE, STABLE),
+            )
             for mean, sd in [self.excess_energy(source, target)]
         )
         return (
@@ -277,7 +285,7 @@ class SubspaceReport:
 
     def _repr_html_(self) -> str:
         table = self.summary().to_html(index=False, float_format=lambda x: f"{x:.3f}")
-        return f"<p>{'<br>'.join(repr(self).splitlines())}</p>{table}"
+        return notebook_view(self, table)
 
 
 def _require(name: str, known: tuple[str, ...], what: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result, save_result
 from sae_lens_ext.analysis.stability.masking.subsets import GROUPS, MULTIPLE
 from sae_lens_ext.analysis.stability.report import STABLE, UNSTABLE
@@ -237,7 +238,7 @@ class MaskingCurve:
 
     def _repr_html_(self) -> str:
         table = self.summary().to_html(index=False, float_format=lambda x: f"{x:.4f}", na_rep="")
-        return f"<p>{'<br>'.join(repr(self).splitlines())}</p>{table}"
+        return notebook_view(self, table)
 
 
 def _spread(numbers: tuple[float, ...]) -> str:

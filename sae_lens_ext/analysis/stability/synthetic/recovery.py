@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result, save_result
 from sae_lens_ext.analysis.stability.synthetic.model import GROUPS, LowRankFeatureModel
 
@@ -188,4 +189,4 @@ class FeatureRecovery:
 
     def _repr_html_(self) -> str:
         table = self.summary().to_html(index=False, float_format="{:.3f}".format)
-        return f"<p>{'<br>'.join(repr(self).splitlines())}</p>{table}"
+        return notebook_view(self, table)

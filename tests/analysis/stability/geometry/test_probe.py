@@ -201,8 +201,8 @@ def test_stability_probe_of_few_latents_has_fewer_folds_and_says_so() -> None:
     [
         (1, r"given n_folds = 1, which leaves a probe nothing to learn from .* Give at least 2, such as 5."),
         (0, r"stability_probe.n_folds = 0 is out of range"),
-        (2.0, r"stability_probe.n_folds = 2.0"),
-        (True, r"stability_probe.n_folds = True"),
+        (2.0, r"stability_probe.n_folds must be a whole number, but 2.0 was given"),
+        (True, r"stability_probe.n_folds must be a whole number, but True was given"),
     ],
 )
 def test_stability_probe_refuses_folds_that_hold_nothing_out(n_folds: Any, message: str) -> None:
