@@ -32,8 +32,9 @@ class SubspaceReport:
     S SAEs, each in turn the anchor; D draws of n rows; R ranks r. Groups are "unstable", "stable", "any" (latents that count) and
     "random". Targets are the classes and "unstable, no copy": those unstable rows whose largest cosine with the anchor's decoder rows is
     below `max_partner_cosine`. A row is unstable even if it has a partner just below the threshold; that partner's direction holds much
-    of it, and energy in "unstable" is above r/d without a shared subspace. In "unstable, no copy" it is not: leaving rows out can only
-    lower energy, so that what is above r/d there is shared. Deviations are over anchors, each compared with all others: they share SAEs, and so are not independent.
+    of it, and energy in "unstable" is above r/d without a shared subspace. From "unstable, no copy" such rows are left out, which
+    lowers the energy where a subspace is shared, too. Deviations are over anchors, each compared with all others: they share SAEs,
+    and so are not independent.
     """
 
     names: tuple[str, ...]
