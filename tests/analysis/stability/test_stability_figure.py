@@ -1,57 +1,14 @@
 """The picture of a StabilityReport."""
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
 
-from sae_lens_ext.analysis.stability import PairMeasures, StabilityReport
 from sae_lens_ext.analysis.stability import figure as figure_module
 from tests.analysis.stability.labelled import random_rows, sae_of
 from tests.analysis.stability.test_feature_stability import stability
-
-PAIRS = (
-    PairMeasures(0, 1, pw_mcc=0.5, mmcs_first=0.6, mmcs_second=0.8, matched=0.25, agreement=1.0, shared=0.25),
-    PairMeasures(0, 2, pw_mcc=0.25, mmcs_first=0.4, mmcs_second=0.2, matched=0.0, agreement=0.5, shared=None),
-    PairMeasures(
-        1, 2, pw_mcc=0.75, mmcs_first=0.7, mmcs_second=0.9, matched=0.5, agreement=0.75, shared=0.75
-    ),
-)
-RATES = (torch.tensor([0.5, 0.25, 0.125, 0.001]), torch.tensor([0.1, 0.0, 0.2]), torch.tensor([0.1, 0.2]))
-REPORT = StabilityReport(
-    names=("a", "b", "c"),
-    threshold=0.7,
-    max_cosines=(
-        torch.tensor(
-            [[0.9, 0.7, 0.1, 0.9], [0.8, 0.6, 0.2, 0.8]]
-        ),  # p̂ 1, 1/2, 0, and one that does not count
-        torch.tensor([[1.0, 1.0, 0.0], [0.5, 1.0, 0.0]]),  # 1/2, does not count, 0
-        torch.tensor([[0.75, 0.0], [0.75, -0.5]]),  # 1, 0
-    ),
-    null_cosines=(
-        torch.tensor([[0.1, 0.2], [0.3, 0.8]]),  # a quarter by chance
-        torch.tensor([[0.1], [0.2]]),
-        torch.tensor([[0.3], [0.4]]),
-    ),
-    included=(
-        torch.tensor([True, True, True, False]),
-        torch.tensor([True, False, True]),
-        torch.tensor([True, True]),
-    ),
-    pairs=PAIRS,
-    firing_rates=RATES,
-    min_firing_rate=0.01,
-    links=("gpt2-small/7-res", None, None),
-    notes=("a first note", "a second"),
-    provenance={"model_name": "gpt2", "hook_name": "blocks.7.hook_out", "seed": 0},
-)
-
-
-def altered(**fields: Any) -> StabilityReport:
-    return dataclasses.replace(REPORT, **fields)
+from tests.analysis.stability.test_stability_report import RATES, REPORT, altered
 
 
 def test_StabilityReport_plot_draws_the_distribution_beside_the_null() -> None:
