@@ -28,6 +28,8 @@ def main() -> None:
         print(name, subspaces, probe, sep="\n")
         found[name] = {
             "seeds": len(own),
+            "n_rows": subspaces.n_rows,
+            "no_copy_share": subspaces.no_copy_share.tolist(),
             "subspaces": subspaces.summary().to_dict("records"),
             "energies": subspaces.to_frame().to_dict("records"),
             "probe": {

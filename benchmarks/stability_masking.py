@@ -42,11 +42,16 @@ def asymmetry(curve: MaskingCurve, report: StabilityReport, anchor: int) -> dict
             label: float(report.firing_rates[anchor][report.members(label, anchor)].mean())
             for label in ("stable", "middle", "unstable")
         },
-        "rows": curve.to_frame()
-        .groupby(["group", "n_masked"])
-        .mean(numeric_only=True)
-        .reset_index()
-        .to_dict("records"),
+        "rows": [
+            {
+                name: None if value != value else value for name, value in row.items()
+            }  # NaN where nothing was masked or measured
+            for row in curve.to_frame()
+            .groupby(["group", "n_masked"])
+            .mean(numeric_only=True)
+            .reset_index()
+            .to_dict("records")
+        ],
     }
 
 
