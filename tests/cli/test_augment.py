@@ -171,7 +171,7 @@ def test_augment_claims_no_folder_for_settings_that_cannot_be(tmp_path: Path, mo
 
 def test_augment_counts_the_order_of_domains(tmp_path: Path) -> None:
     augmented(tmp_path, domains={"python": "python", "french": "french"})
-    with pytest.raises(CommandError, match="other settings .domains was"):
+    with pytest.raises(ValueError, match="other settings .domains was"):
         augmented(tmp_path, domains={"french": "french", "python": "python"})
 
 

@@ -27,7 +27,8 @@ def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
     """Train, stack, export, measure and report, each stage only if it is not finished in `out` yet.
 
     Raises:
-        CommandError: `out` holds something else, or the base does not fit the model's hook.
+        ValueError: `out` holds something else.
+        CommandError: The base does not fit the model's hook.
         ValueError: A text is too short.
     """
     folder = RunFolder(out, plan, "`sae-lens-ext augment`")

@@ -98,7 +98,8 @@ def quickstart(plan: Plan, out: Path) -> None:
     """Train, measure and report, each stage only if it is not finished in `out` yet.
 
     Raises:
-        CommandError: `out` holds something else, or the model has no such hook.
+        ValueError: `out` holds something else.
+        CommandError: The model has no such hook.
     """
     folder = RunFolder(out, plan, "`sae-lens-ext quickstart`")
     quieten()
