@@ -48,18 +48,34 @@ def require_report_saes(caller: str, saes: Mapping[str, SAE[Any]], report: Stabi
         raise ValueError(
             f"{caller} was given {len(saes)} SAEs ({', '.join(saes)}) with a report of {len(report.names)} ({', '.join(report.names)}). {again}"
         )
-    fingerprints: Mapping[str, str] = report.provenance.get("sae_fingerprints", {})
     for (name, sae), reported, included in zip(saes.items(), report.names, report.included, strict=True):
         if sae.cfg.d_sae != len(included):
             raise ValueError(
                 f"{caller} was given {name!r} with d_sae = {sae.cfg.d_sae} where the report has {reported!r} with {len(included)} latents. {again}"
             )
-        if reported in fingerprints and (found := weights_fingerprint(sae)) != fingerprints[reported]:
-            known = [other for other, fingerprint in fingerprints.items() if fingerprint == found]
+        known = mistaken_for(weights_fingerprint(sae), reported, report)
+        if known is not None:
             what = f"It is the report's {known[0]!r}." if known else "It is none of the report's SAEs."
             raise ValueError(
                 f"{caller} was given {name!r} where the report has {reported!r}, and its weights are others. {what} {again}"
             )
+
+
+def mistaken_for(fingerprint: str, reported: str, report: StabilityReport) -> tuple[str, ...] | None:
+    """Say whether an SAE is another than a report has under a name.
+
+    Args:
+        fingerprint: The SAE's `weights_fingerprint`.
+        reported: The name in the report.
+        report: What `feature_stability` found.
+
+    Returns:
+        None if it is that SAE, or the report does not say; else the report's names of it, empty if it has none.
+    """
+    fingerprints: Mapping[str, str] = report.provenance.get("sae_fingerprints", {})
+    if fingerprints.get(reported, fingerprint) == fingerprint:
+        return None
+    return tuple(other for other, known in fingerprints.items() if known == fingerprint)
 
 
 def labelled_rows(

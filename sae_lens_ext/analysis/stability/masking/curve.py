@@ -19,7 +19,7 @@ from sae_lens_ext.analysis.stability.masking.reading import TEXT, Reading, TextR
 from sae_lens_ext.analysis.stability.masking.result import MaskingCurve, MaskingRow
 from sae_lens_ext.analysis.stability.masking.subsets import GROUPS, Masking, draw_maskings, mask_counts
 from sae_lens_ext.analysis.stability.report import STABLE, UNSTABLE, StabilityReport
-from sae_lens_ext.analysis.stability.same_saes import report_provenance
+from sae_lens_ext.analysis.stability.same_saes import mistaken_for, report_provenance
 from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference
@@ -224,9 +224,8 @@ def _require_anchor_sae(sae: Any, report: Any, anchor: int) -> tuple[SAE[Any], s
         )
     inference = as_inference(sae)
     found = weights_fingerprint(inference)
-    fingerprints: Mapping[str, str] = report.provenance.get("sae_fingerprints", {})
-    if fingerprints.get(name, found) != found:
-        known = [other for other, fingerprint in fingerprints.items() if fingerprint == found]
+    known = mistaken_for(found, name, report)
+    if known is not None:
         what = (
             f"It is the report's {known[0]!r}: give anchor = {report.names.index(known[0])}."
             if known
