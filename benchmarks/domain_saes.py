@@ -69,12 +69,9 @@ def mixture(domain: torch.Tensor, general: torch.Tensor, fraction: float) -> lis
     return [(domain, BATCH - n_general), (general, n_general)]
 
 
-def fit(
-    sae: TrainingSAE, parts: list[tuple[torch.Tensor, int]], tokens: int, *, lr: float, seed: int = 0
-) -> float:
-    """Train in SAELens' own trainer, Adam with warm-up and decay; gives the seconds it took."""
-    steps = tokens // BATCH
-    cfg = SAETrainerConfig(
+def trainer_config(steps: int, lr: float) -> SAETrainerConfig:
+    """Configure SAELens' trainer for so many steps of `BATCH` activations: Adam with warm-up and decay."""
+    return SAETrainerConfig(
         total_training_samples=steps * BATCH,
         train_batch_size_samples=BATCH,
         device="cpu",
@@ -94,6 +91,13 @@ def fit(
         checkpoint_path=None,
         save_final_checkpoint=False,
     )
+
+
+def fit(
+    sae: TrainingSAE, parts: list[tuple[torch.Tensor, int]], tokens: int, *, lr: float, seed: int = 0
+) -> float:
+    """Train in SAELens' own trainer, Adam with warm-up and decay; gives the seconds it took."""
+    cfg = trainer_config(tokens // BATCH, lr)
     start = time.perf_counter()
     SAETrainer(cfg=cfg, sae=sae, data_provider=batches(parts, seed)).fit()
     return time.perf_counter() - start

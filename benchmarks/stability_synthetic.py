@@ -12,11 +12,10 @@ from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
-from domain_saes import explained_variance
+from domain_saes import BATCH, explained_variance, trainer_config
 from plotly.subplots import make_subplots
 from result import write_figure, write_result
-from sae_lens import SAE, LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig, TrainingSAE
-from sae_lens.config import SAETrainerConfig
+from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig, TrainingSAE
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from sae_lens.util import temporary_seed
 
@@ -30,7 +29,7 @@ RANKS = (4, 8, 16, 32, 64)
 SEEDS = range(8)
 D_IN = 128
 """The dimensions of the largest rank and one for each independent feature, so that these are orthogonal at every rank."""
-STEPS, BATCH, LR = 1000, 1024, 3e-3
+STEPS, LR = 1000, 3e-3
 DATA_SEED, HELD_OUT_SEED, HELD_OUT = 1, 2, 16_384
 
 
@@ -45,28 +44,8 @@ def trained(model: LowRankFeatureModel, seeds: Iterable[int], steps: int) -> dic
     for seed in seeds:
         with temporary_seed(seed):
             saes[f"seed {seed}"] = TopKTrainingSAE(TopKTrainingSAEConfig(**size))
-    cfg = SAETrainerConfig(
-        total_training_samples=steps * BATCH,
-        train_batch_size_samples=BATCH,
-        device="cpu",
-        autocast=False,
-        lr=LR,
-        lr_end=LR / 10,
-        lr_scheduler_name="constant",
-        lr_warm_up_steps=steps // 20,
-        lr_decay_steps=steps // 5,
-        n_restart_cycles=1,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        dead_feature_window=100,
-        feature_sampling_window=2000,
-        logger=LoggingConfig(log_to_wandb=False),
-        n_checkpoints=0,
-        checkpoint_path=None,
-        save_final_checkpoint=False,
-    )
     data = ({"synthetic": batch} for batch in model.batches(BATCH, DATA_SEED))
-    MultiSAETrainer(cfg, saes, dict.fromkeys(saes, "synthetic"), data).fit()
+    MultiSAETrainer(trainer_config(steps, LR), saes, dict.fromkeys(saes, "synthetic"), data).fit()
     return {name: as_inference(sae) for name, sae in saes.items()}
 
 
