@@ -6,7 +6,7 @@ kinds of latents do: what the reconstruction loses when stable or unstable ones 
 least span the same subspace in every seed. At last the stable features of some seeds are pooled into one SAE.
 
 On the command line: `sae-lens-ext train --seeds 0,1,2,3 ...`, then `sae-lens-ext stability FOLDER`.
-Takes about ten minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
+Takes some minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 
 import os
