@@ -7,6 +7,7 @@ groups, whose spread says what a difference between architectures must exceed.
     python benchmarks/stability.py
 """
 
+import json
 from statistics import fmean, stdev
 
 import plotly.graph_objects as go
@@ -16,7 +17,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 from result import write_figure, write_result
 from sae_lens import SAE
-from stability_saes import BATCH, D_SAE, HOOK, LR, SEEDS, TOKENS, K, on_the_way, stability_saes
+from stability_saes import BATCH, D_SAE, FOLDER, HOOK, LR, SEEDS, TOKENS, K, on_the_way, stability_saes
 
 from sae_lens_ext import FiringRates, StabilityReport, feature_stability, firing_rates_on
 
@@ -160,6 +161,7 @@ def main() -> None:
             "hook": HOOK,
             "settings": {"d_sae": D_SAE, "k": K, "tokens": TOKENS, "batch": BATCH, "lr": LR},
             "seeds": {name: len(seeds) for name, seeds in SEEDS.items()},
+            "training_seconds": json.loads((FOLDER / "trained/saes.json").read_text())["seconds"],
             "rate_tokens": RATE_TOKENS,
             "all_seeds": all_seeds,
             "four_seeds": at_equal_seeds(saes, activations),
