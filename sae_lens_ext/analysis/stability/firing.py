@@ -8,13 +8,13 @@ import torch
 from sae_lens import SAE
 from tqdm.auto import tqdm
 
-from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
-from sae_lens_ext.analysis.stability.dictionaries import (
+from sae_lens_ext.analysis.dictionaries import (
     SAESources,
     open_saes,
     require_folded,
     require_same_site,
 )
+from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
 from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.identity import weights_fingerprint

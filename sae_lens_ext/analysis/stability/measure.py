@@ -7,9 +7,7 @@ import torch
 from sae_lens import SAE
 from tqdm.auto import tqdm
 
-from sae_lens_ext.analysis.matching.cosines import top_cosines
-from sae_lens_ext.analysis.provenance import versions
-from sae_lens_ext.analysis.stability.dictionaries import (
+from sae_lens_ext.analysis.dictionaries import (
     SAESources,
     decoder_rows,
     encoder_rows,
@@ -19,6 +17,8 @@ from sae_lens_ext.analysis.stability.dictionaries import (
     require_same_site,
     require_threshold,
 )
+from sae_lens_ext.analysis.matching.cosines import top_cosines
+from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.stability.firing import FiringRates, firing_floor, rates_of
 from sae_lens_ext.analysis.stability.pairs import Pairs, pair_measures, pairs_to_match
 from sae_lens_ext.analysis.stability.report import StabilityReport

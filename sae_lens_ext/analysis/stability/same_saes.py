@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
+from sae_lens_ext.analysis.dictionaries import decoder_rows, require_same_site
 from sae_lens_ext.analysis.provenance import versions
-from sae_lens_ext.analysis.stability.dictionaries import decoder_rows, require_same_site
 from sae_lens_ext.analysis.stability.report import EXCLUDED, STABLE, UNSTABLE, StabilityReport
 from sae_lens_ext.architectures.identity import weights_fingerprint
 

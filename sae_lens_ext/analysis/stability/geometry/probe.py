@@ -20,7 +20,7 @@ import torch
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
-from sae_lens_ext.analysis.stability.dictionaries import SAESources, open_saes
+from sae_lens_ext.analysis.dictionaries import SAESources, open_saes
 from sae_lens_ext.analysis.stability.geometry.logistic import Array, LogisticModel, fit_logistic
 from sae_lens_ext.analysis.stability.geometry.probe_result import ProbeScore, StabilityProbe
 from sae_lens_ext.analysis.stability.report import StabilityReport

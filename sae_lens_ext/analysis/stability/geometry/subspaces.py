@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from sae_lens_ext.analysis.dictionaries import SAESources, decoder_rows, open_saes
 from sae_lens_ext.analysis.matching.cosines import top_cosines
-from sae_lens_ext.analysis.stability.dictionaries import SAESources, decoder_rows, open_saes
 from sae_lens_ext.analysis.stability.geometry.effective_rank import Spectrum, second_moment
 from sae_lens_ext.analysis.stability.geometry.subspaces_result import (
     CLASSES,

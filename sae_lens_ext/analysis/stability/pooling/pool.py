@@ -7,8 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from sae_lens import SAE
 
-from sae_lens_ext.analysis.matching.cosines import top_cosines
-from sae_lens_ext.analysis.stability.dictionaries import (
+from sae_lens_ext.analysis.dictionaries import (
     SAESources,
     decoder_rows,
     open_saes,
@@ -17,6 +16,7 @@ from sae_lens_ext.analysis.stability.dictionaries import (
     require_same_site,
     require_threshold,
 )
+from sae_lens_ext.analysis.matching.cosines import top_cosines
 from sae_lens_ext.analysis.stability.firing import FiringRates, firing_floor, rates_of
 from sae_lens_ext.analysis.stability.pooling.selection import Selection, select_distinct
 from sae_lens_ext.architectures.identity import weights_fingerprint

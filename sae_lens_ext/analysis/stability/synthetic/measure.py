@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
+from sae_lens_ext.analysis.dictionaries import SAESources, decoder_rows, open_saes
 from sae_lens_ext.analysis.matching.cosines import top_cosines
 from sae_lens_ext.analysis.provenance import versions
-from sae_lens_ext.analysis.stability.dictionaries import SAESources, decoder_rows, open_saes
 from sae_lens_ext.analysis.stability.firing import firing_rates_on
 from sae_lens_ext.analysis.stability.report import StabilityReport
 from sae_lens_ext.analysis.stability.rotations import random_rotation

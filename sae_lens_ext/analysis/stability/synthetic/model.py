@@ -12,7 +12,7 @@ from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 from sae_lens.util import temporary_seed
 from torch.nn.functional import normalize
 
-from sae_lens_ext.analysis.stability.dictionaries import SAESources
+from sae_lens_ext.analysis.dictionaries import SAESources
 from sae_lens_ext.analysis.stability.rotations import random_rotation
 from sae_lens_ext.architectures.validation import require_positive_int
 

@@ -1,4 +1,4 @@
-"""SAEs as dictionaries: what `feature_stability` and its companions compare."""
+"""SAEs as dictionaries: what the analyses compare, loaded from wherever they are."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -51,10 +51,23 @@ def open_saes(caller: str, saes: SAESources) -> dict[str, SAE[Any]]:
     names = [name for name, _ in named]
     if len(set(names)) < len(names):  # the same folder name below two runs
         names = [f"{name}#{i}" for i, name in enumerate(names)]
-    return {name: _open(caller, source) for name, (_, source) in zip(names, named, strict=True)}
+    return {name: open_sae(caller, source) for name, (_, source) in zip(names, named, strict=True)}
 
 
-def _open(caller: str, source: SAESource) -> SAE[Any]:
+def open_sae(caller: str, source: SAESource) -> SAE[Any]:
+    """Load an SAE that is not loaded yet.
+
+    Args:
+        caller: Function the SAE was given to, for messages.
+        source: The SAE, its folder, or its release and id.
+
+    Returns:
+        An inference SAE.
+
+    Raises:
+        FileNotFoundError: The folder is missing.
+        ValueError: What was given is no SAE.
+    """
     if isinstance(source, SAE):
         return as_inference(source)
     if isinstance(source, tuple):

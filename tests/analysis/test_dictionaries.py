@@ -9,8 +9,8 @@ import torch
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 
 from sae_lens_ext import KronSAE, KronSAEConfig, ResidualStackSAE
+from sae_lens_ext.analysis.dictionaries import decoder_rows, encoder_rows, open_saes
 from sae_lens_ext.analysis.stability import StabilityReport
-from sae_lens_ext.analysis.stability.dictionaries import decoder_rows, encoder_rows, open_saes
 from tests.analysis.stability.labelled import random_rows, sae_of, unit
 from tests.analysis.stability.test_feature_stability import stability
 from tests.architectures.bases import base_sae, residual_for
