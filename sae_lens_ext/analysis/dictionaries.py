@@ -12,6 +12,7 @@ from sae_lens import SAE
 from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.kron import KronSAE
 from sae_lens_ext.architectures.loading import load_sae
+from sae_lens_ext.architectures.residual_stack import ResidualStackSAE
 from sae_lens_ext.language_model.hook_names import same_hook
 
 SAESource: TypeAlias = SAE[Any] | str | Path | tuple[str, str]
@@ -103,6 +104,25 @@ def decoder_rows(name: str, sae: SAE[Any]) -> torch.Tensor:
         ValueError: Something is NaN or infinite.
     """
     return _unit_rows(name, "decoder", sae.W_dec.detach())
+
+
+def decoder_rows_used(name: str, sae: SAE[Any]) -> torch.Tensor:
+    """Give what each latent adds to the reconstruction at an activation of 1, [d_sae, d_in], float32.
+
+    Raises:
+        ValueError: The SAE has no decoder rows.
+    """
+    rows = sae.W_dec.detach().float()
+    if rows.shape != (sae.cfg.d_sae, sae.cfg.d_in):
+        raise ValueError(
+            f"The SAE {name!r} ({sae.cfg.architecture()}) has no decoder row of width d_in for each of its latents, so that what a latent adds to "
+            "the reconstruction is not known. Give an SAE with a linear decoder."
+        )
+    normed = len(rows) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else 0
+    if isinstance(sae, ResidualStackSAE) and sae.cfg.base_rescale_acts_by_decoder_norm:
+        normed = sae.cfg.part_sizes[0]
+    norms = rows[:normed].norm(dim=-1, keepdim=True)
+    return torch.cat([rows[:normed] / norms, rows[normed:]])
 
 
 def encoder_rows(name: str, sae: SAE[Any]) -> torch.Tensor | None:

@@ -24,6 +24,15 @@ def require_texts(caller: str, texts: Mapping[str, Sequence[str]]) -> None:
             )
 
 
+def require_documents(caller: str, texts: Any) -> None:
+    """Raise ValueError unless `texts` is a sequence of documents."""
+    if isinstance(texts, Mapping):
+        raise ValueError(
+            f"{caller} was given texts as a mapping. Give a sequence of documents, such as one of its values."
+        )
+    require_texts(caller, {"texts": texts})
+
+
 def require_mapping(caller: str, name: str, value: Any, example: str) -> None:
     """Raise ValueError unless `value` is a mapping with an entry.
 

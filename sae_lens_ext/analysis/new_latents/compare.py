@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from sae_lens_ext.analysis.new_latents.result import Context, LatentPair, LatentUse, NewLatents
+from sae_lens_ext.analysis.new_latents.result import LatentPair, LatentUse, NewLatents
 from sae_lens_ext.analysis.new_latents.search import Findings, LatentReader, reread, search
 from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
 from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
+from sae_lens_ext.analysis.top_contexts import Context, token_text
 from sae_lens_ext.architectures.residual_stack import BASE, ResidualStackSAE
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.language_model import Site, find_hook_point
@@ -170,7 +171,7 @@ class _Packed:
         return Context(
             text=self.texts[number],
             tokens=tuple(
-                _as_text(self.tokenizer, token) for token in self.tokens[number, start:stop].tolist()
+                token_text(self.tokenizer, token) for token in self.tokens[number, start:stop].tolist()
             ),
             activations=tuple(acts[start:stop].tolist()),
             peak=peak - start,
@@ -218,14 +219,6 @@ def _uses(
 def _neuronpedia_url(stack: ResidualStackSAE, index: int) -> str | None:
     site = stack.cfg.metadata.neuronpedia_id
     return f"https://neuronpedia.org/{site}/{index}" if site else None
-
-
-def _as_text(tokenizer: Any, token: int) -> str:
-    text: str = tokenizer.decode([token])
-    # Tokenizers of SentencePiece drop the space with which a text begins, and here every token begins one.
-    if tokenizer.convert_ids_to_tokens(token).startswith("▁") and not text.startswith(" "):
-        return " " + text
-    return text
 
 
 def _require_domain(stack: ResidualStackSAE, domain: str | None) -> str:

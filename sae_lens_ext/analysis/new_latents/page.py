@@ -4,7 +4,8 @@ import html
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sae_lens_ext.analysis.new_latents.result import Context, LatentPair, LatentUse, NewLatents
+    from sae_lens_ext.analysis.new_latents.result import LatentPair, LatentUse, NewLatents
+    from sae_lens_ext.analysis.top_contexts import Context
 
 # Orange and sky blue of Okabe and Ito, which colour-blind people tell apart and on which black reads at full strength.
 # How strong a token's shade is, says --a; which column it is in, the heading.

@@ -7,26 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sae_lens_ext.analysis.new_latents.page import html_page, html_section
 from sae_lens_ext.analysis.result_files import load_result, save_result
+from sae_lens_ext.analysis.top_contexts import Context
 from sae_lens_ext.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "sae_lens_ext.NewLatents/1"
-
-
-@dataclass(frozen=True)
-class Context:
-    """A place where a latent fires, and the tokens around it."""
-
-    text: str
-    """Name of the text it is from."""
-    tokens: tuple[str, ...]
-    """The tokens as text, each decoded by itself; bytes that are no whole character read as U+FFFD."""
-    activations: tuple[float, ...]
-    """The latent's activation at each token; 0 at special tokens, which do not count."""
-    peak: int
-    """Which of these tokens has the largest activation of the whole packed context, the first of equals."""
 
 
 @dataclass(frozen=True)

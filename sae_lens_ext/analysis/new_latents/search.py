@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from sae_lens_ext.analysis.top_contexts import TopContexts
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.residual_stack import ResidualStackSAE
 from sae_lens_ext.language_model import Site, read_activations
@@ -49,46 +50,6 @@ class LatentReader:
         columns = torch.as_tensor(latents, device=acts.device)
         acts = acts[..., columns].to(torch.promote_types(acts.dtype, torch.float32))
         return acts * self.counted(tokens).to(acts.device)[..., None]
-
-
-class TopContexts:
-    """For each of some latents the n contexts with its largest activations, one each; earlier ones win ties.
-
-    Args:
-        n_latents: How many latents.
-        n: How many contexts of each.
-        device: Where the activations will be.
-    """
-
-    def __init__(self, n_latents: int, n: int, device: torch.device) -> None:
-        self.n = n
-        self.activation = torch.zeros(n_latents, n, device=device)
-        """Largest activation in the context, descending, [n_latents, n]; 0 where there is none."""
-        self.context = torch.full((n_latents, n), -1, device=device)
-        """Number of the context, [n_latents, n]; −1 where there is none."""
-        self.position = torch.full((n_latents, n), -1, device=device)
-        """Where in the context the largest activation is, the first such token, [n_latents, n]."""
-
-    def add(self, acts: torch.Tensor, first: int) -> None:
-        """Take in the activations [batch, pos, n_latents] of the contexts numbered from `first`."""
-        position = acts.argmax(dim=1)
-        activation = acts.gather(1, position[:, None])[:, 0]
-        context = torch.arange(first, first + len(acts), device=acts.device)[:, None].expand_as(position)
-        joined = torch.cat([self.activation, activation.T], dim=1)
-        best = joined.sort(dim=1, descending=True, stable=True).indices[:, : self.n]
-        self.activation = joined.gather(1, best)
-        self.context = torch.cat([self.context, context.T], dim=1).gather(1, best)
-        self.position = torch.cat([self.position, position.T], dim=1).gather(1, best)
-
-    def of(self, latent: int) -> list[tuple[int, int, float]]:
-        """Give a latent's contexts: number, position of the largest activation, that activation."""
-        columns = zip(
-            self.context[latent].tolist(),
-            self.position[latent].tolist(),
-            self.activation[latent].tolist(),
-            strict=True,
-        )
-        return [found for found in columns if found[2] > 0]
 
 
 @dataclass(frozen=True)

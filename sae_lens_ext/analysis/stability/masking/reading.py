@@ -10,6 +10,7 @@ from sae_lens import SAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from torch.nn.functional import embedding_bag
 
+from sae_lens_ext.analysis.dictionaries import decoder_rows_used
 from sae_lens_ext.analysis.splicing import (
     ForwardPasses,
     Reconstruction,
@@ -18,7 +19,6 @@ from sae_lens_ext.analysis.splicing import (
     require_width,
 )
 from sae_lens_ext.architectures.head_reshaping import flat_heads
-from sae_lens_ext.architectures.residual_stack import ResidualStackSAE
 from sae_lens_ext.language_model import Site, read_activations
 from sae_lens_ext.ops.chunks import has_bags
 
@@ -228,22 +228,6 @@ class TextReader:
         allowed = tolerance * (x_hat.norm(dim=-1) + added.norm(dim=-1))
         if not ((x_hat - added - left).norm(dim=-1) <= allowed)[counted].all():
             raise _no_sum(self.name, sae)
-
-
-def decoder_rows_used(name: str, sae: SAE[Any]) -> torch.Tensor:
-    """Give what each latent adds to the reconstruction at an activation of 1, [d_sae, d_in], float32.
-
-    Raises:
-        ValueError: The SAE has no decoder rows.
-    """
-    rows = sae.W_dec.detach().float()
-    if rows.shape != (sae.cfg.d_sae, sae.cfg.d_in):
-        raise _no_sum(name, sae)
-    normed = len(rows) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else 0
-    if isinstance(sae, ResidualStackSAE) and sae.cfg.base_rescale_acts_by_decoder_norm:
-        normed = sae.cfg.part_sizes[0]
-    norms = rows[:normed].norm(dim=-1, keepdim=True)
-    return torch.cat([rows[:normed] / norms, rows[normed:]])
 
 
 def _no_sum(name: str, sae: SAE[Any]) -> ValueError:
