@@ -7,6 +7,7 @@ from sae_lens_ext.architectures.catalogue import (
     list_architectures,
     register_architectures,
 )
+from sae_lens_ext.architectures.fold_thresholds import fold_thresholds
 from sae_lens_ext.architectures.hierarchical_topk import (
     HierarchicalTopKTrainingSAE,
     HierarchicalTopKTrainingSAEConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "budget_curve",
     "cite",
     "describe",
+    "fold_thresholds",
     "list_architectures",
     "load_sae",
     "register_architectures",
