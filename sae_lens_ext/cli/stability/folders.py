@@ -4,9 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sae_lens.constants import SAE_CFG_FILENAME
-
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.sae_folders import saes_in
 
 _SEED = re.compile(r"[_-]?seed[_-]?\d+$")
 ALL = "stability"  # what a group is called whose SAEs have no common name
@@ -29,7 +28,7 @@ def groups_of(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """
     found: list[Path] = []
     for folder in folders:
-        found += _saes_in(folder)
+        found += saes_in(folder)
     resolved = [path.resolve() for path in found]
     if len(set(resolved)) < len(resolved):
         twice = next(path for path in found if resolved.count(path.resolve()) > 1)
@@ -55,23 +54,3 @@ def groups_of(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
                 "or more."
             )
     return groups
-
-
-def _saes_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise CommandError(f"There is no folder {str(folder)!r}.")
-    if (folder / SAE_CFG_FILENAME).is_file():
-        return [folder]
-    inside = sorted((path.parent for path in folder.glob(f"*/{SAE_CFG_FILENAME}")), key=_by_number)
-    if not inside:
-        raise CommandError(
-            f"The folder {str(folder)!r} holds no SAE, and no folder with one. Name folders that a training run's output_path wrote."
-        )
-    return inside
-
-
-def _by_number(path: Path) -> list[tuple[bool, int, str]]:
-    """Order seed_2 before seed_10."""
-    return [
-        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path.name)
-    ]

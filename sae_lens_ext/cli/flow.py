@@ -1,0 +1,188 @@
+"""`sae-lens-ext flow`: where features come from and what they become, from layer to layer."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from sae_lens_ext.analysis.flow import FlowGraph, FlowSites, flow_map, top_activations, trace_features
+from sae_lens_ext.analysis.flow.graph import Feature
+from sae_lens_ext.analysis.flow.origins import summarise_origins
+from sae_lens_ext.analysis.flow.sites import KINDS
+from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.quiet import quieten
+from sae_lens_ext.cli.sae_folders import saes_in
+from sae_lens_ext.cli.sources import (
+    CHARACTERS_PER_TOKEN,
+    HELD_OUT_ONE_IN,
+    load_any_language_model,
+    load_documents,
+    split_documents,
+)
+from sae_lens_ext.cli.trained_on import model_class_of, model_of
+
+DESCRIPTION = """\
+Trace features through the layers by decoder directions, without data: a table here; JSON and an interactive page with --out.
+
+  sae-lens-ext flow my_saes --start blocks.6.hook_out:123 --out my_flow
+  sae-lens-ext flow my_saes --start 6/res/123 --start 8/res/40 --text embedded:encyclopedia --out my_flow
+  sae-lens-ext flow my_saes --all --out my_flow
+
+FOLDER holds SAEs of one model's residual stream (and MLP and attention outputs) at several layers, each in a folder of its own.
+With --text the page shows what the features fire on.
+"""
+
+_SHORT = re.compile(r"(\d+)/(res|mlp|att)\w*/(\d+)")
+
+
+def add_parsers(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    parser = verbs.add_parser(
+        "flow",
+        help="where features come from and what they become, layer by layer",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="an SAE, or a folder of SAEs")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--start",
+        action="append",
+        metavar="FEATURE",
+        help="a feature to trace, HOOK:INDEX or LAYER/res/INDEX; again for more",
+    )
+    what.add_argument("--all", action="store_true", help="every feature of every layer")
+    parser.add_argument(
+        "--thresholds",
+        choices=("null", "paper", "none"),
+        default="null",
+        help="from which score on a match counts: what 99 of 100 made-up features do not reach, the paper's 0.5 and 0.15, or any "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--text", help="embedded:NAME, a file, a folder or a data set of the hub's, its held-out tenth"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=65_536, help="tokens of the text to read (default: %(default)s)"
+    )
+    parser.add_argument("--model", help="embedded, or a model of the hub's (default: the SAEs')")
+    parser.add_argument(
+        "--model-class",
+        help="TransformerBridge, HookedTransformer, AutoModelForCausalLM (default: the SAEs')",
+    )
+    parser.add_argument("--out", type=Path, help="folder to write the graph and its page into")
+    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the made-up features and the text (default: %(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trace as the options say."""
+    quieten()
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise CommandError(f"--out {options.out} is a file. Give a folder.")
+    if options.all and options.text is not None:
+        raise CommandError("--text is for single features. Give --start, or leave --text out.")
+    sites = FlowSites.open("flow", [path for folder in options.folders for path in saes_in(folder)])
+    thresholds = None if options.thresholds == "none" else options.thresholds
+    if options.all:
+        graph = flow_map(sites, thresholds=thresholds, seed=options.seed)
+    else:
+        starts = [_feature(word, sites) for word in options.start]
+        graph = trace_features(sites, starts, thresholds=thresholds, seed=options.seed, show_progress=False)
+        if options.text is not None:
+            graph = graph.with_activations(_activations(graph, sites, options))
+    print(_summary(graph))
+    if options.out is not None:
+        _write(options.out, graph, page=not options.all)
+
+
+def _feature(word: str, sites: FlowSites) -> Feature:
+    """Read a feature as the command line names it.
+
+    Raises:
+        CommandError: It is no such name, or there is no SAE there.
+    """
+    short = _SHORT.fullmatch(word)
+    if short is not None:
+        kind = next(kind for kind in KINDS if kind.startswith(short[2]))
+        hook = sites.at(int(short[1]), kind)
+        if hook is None:
+            raise CommandError(
+                f"--start {word}: there is no {kind} SAE of layer {short[1]}. There are SAEs at {', '.join(sites)}."
+            )
+        return hook, int(short[3])
+    hook, colon, index = word.rpartition(":")
+    if not colon or not index.isdigit():
+        raise CommandError(
+            f"--start {word} is no feature. Give HOOK:INDEX, such as {next(iter(sites))}:12, or LAYER/res/INDEX, such as 6/res/12."
+        )
+    return sites.name_of(hook), int(index)
+
+
+def _activations(graph: FlowGraph, sites: FlowSites, options: argparse.Namespace) -> Any:
+    """Find what the graph's features fire on."""
+    first = sites[next(iter(sites))]
+    name = model_of(first, options.model)
+    model = load_any_language_model(
+        name,
+        model_class_of(first, name, options.model_class),
+        options.device,
+        first.cfg.metadata.model_from_pretrained_kwargs,
+    )
+    documents = load_documents(options.text, HELD_OUT_ONE_IN * CHARACTERS_PER_TOKEN * options.tokens)
+    features = graph.feature_indices()
+    return top_activations(
+        model,
+        {hook: sites[hook] for hook in features},
+        split_documents(documents)[1] or documents,
+        features=features,
+        context_size=first.cfg.metadata.context_size or 128,
+        max_tokens=options.tokens,
+        autocast=True,
+        seed=options.seed,
+    )
+
+
+def _summary(graph: FlowGraph) -> str:
+    def rounded(number: float) -> str:
+        return f"{number:.3f}"
+
+    lines = [repr(graph), *graph.missing, ""]
+    nodes = graph.node_frame()
+    if not graph.seeds:
+        for layer, part in nodes[nodes["origin"] != ""].groupby("layer"):
+            lines += [
+                f"Layer {layer}",
+                summarise_origins(part).to_string(index=False, float_format=rounded),
+                "",
+            ]
+        return "\n".join(lines)
+    for seed in graph.seeds:
+        lines.append(f"{graph.site(seed[0]).short}/{seed[1]}")
+        chain = [graph.position(feature) for feature in graph.chain(seed)]
+        table = nodes.iloc[chain].drop(columns=["kind"])
+        if graph.activations is not None:
+            table["fires on"] = [_fires_on(graph, *graph.nodes[i]) for i in chain]
+        lines += [table.to_string(index=False, float_format=rounded, na_rep="–"), ""]
+    return "\n".join(lines)
+
+
+def _fires_on(graph: FlowGraph, hook: str, index: int) -> str:
+    if graph.activations is None:
+        return ""
+    return " ".join(repr(token)[1:-1].strip() for token, _ in graph.activations.tokens(hook, index, 5))
+
+
+def _write(out: Path, graph: FlowGraph, *, page: bool) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    graph.save(out / "graph.json")
+    print(f"Graph: {out / 'graph.json'}")
+    if graph.activations is not None:
+        graph.activations.save(out / "activations.json")
+        print(f"What its features fire on: {out / 'activations.json'}")
+    if page:
+        graph.write_html(out / "graph.html")
+        print(f"Page: {out / 'graph.html'}")
