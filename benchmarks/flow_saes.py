@@ -8,8 +8,10 @@ are BatchTopK SAEs, saved as JumpReLU SAEs as SAELens does, and kept in benchmar
 
 import time
 
+import torch
 from datasets import Dataset, concatenate_datasets
 from domain_saes import CACHE, THRESHOLD_LR
+from result import write_result
 from sae_lens import (
     SAE,
     BatchTopKTrainingSAEConfig,
@@ -17,13 +19,15 @@ from sae_lens import (
     MultiSAETrainingRunner,
     MultiSAETrainingRunnerConfig,
 )
+from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.util import temporary_seed
 
 from sae_lens_ext import load_sae
+from sae_lens_ext.analysis.site_reading import read_sites
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.embedded import embedded_texts, load_embedded_model
 from sae_lens_ext.embedded.model import MODEL_NAME
-from sae_lens_ext.language_model import contexts
+from sae_lens_ext.language_model import contexts, packed_contexts
 
 FOLDER = CACHE / "flow"
 LAYERS = range(11)
@@ -36,6 +40,8 @@ TOKENS = 1_200_000
 BATCH = 1024
 CONTEXT = 128
 LR = 4e-3
+HELD_OUT_TOKENS = 65_536
+SECONDS = "training_seconds.txt"
 
 
 def hook(layer: int, kind: str) -> str:
@@ -106,12 +112,68 @@ def flow_saes() -> dict[str, SAE]:
             MultiSAETrainingRunner(
                 cfg, override_model=model, override_dataset=training_text(model.tokenizer)
             ).run()
-        seconds = time.perf_counter() - start
-        FOLDER.with_name("flow.part").rename(FOLDER)
-        print(f"{len(HOOKS)} SAEs, {TOKENS:,} tokens: {seconds:.0f} s")
+        part = FOLDER.with_name("flow.part")
+        (part / SECONDS).write_text(f"{time.perf_counter() - start:.0f}\n")
+        part.rename(FOLDER)
     return {name: load_sae(FOLDER / name) for name in HOOKS}
 
 
+@torch.no_grad()
+def measured(saes: dict[str, SAE]) -> list[dict]:
+    """Give explained variance, L0 and silent latents of each SAE on held-out documents, an equal number of tokens of each text."""
+    model = load_embedded_model("bridge")
+    rows = torch.cat(
+        [
+            packed_contexts(
+                embedded_texts(name, split="test"),
+                model.tokenizer,
+                context_size=CONTEXT,
+                max_tokens=HELD_OUT_TOKENS // len(TEXTS),
+                seed=0,
+                what=name,
+            )
+            for name in TEXTS
+        ]
+    )
+    calculators = {name: ExplainedVarianceCalculator() for name in saes}
+    fired = {name: torch.zeros(D_SAE) for name in saes}
+    n_tokens = 0
+    for batch in read_sites(model, HOOKS, rows, autocast=True):
+        n_tokens += int(batch.counted.sum())
+        for name, sae in saes.items():
+            x = batch.activations[name][batch.counted].float()
+            acts = sae.encode(x)
+            fired[name] += (acts != 0).sum(dim=0)
+            calculators[name].add_batch(sae.decode(acts), x)
+    return [
+        {
+            "hook": name,
+            "explained_variance": round(calculators[name].compute(), 4),
+            "l0": round(float(fired[name].sum()) / n_tokens, 1),
+            "silent_latents": int((fired[name] == 0).sum()),
+        }
+        for name in saes
+    ]
+
+
+def main() -> None:
+    """Train if need be, measure and write the result."""
+    saes = flow_saes()
+    settings = {
+        "texts": TEXTS,
+        "tokens": TOKENS,
+        "d_sae": D_SAE,
+        "k": K,
+        "lr": LR,
+        "batch": BATCH,
+        "held_out_tokens": HELD_OUT_TOKENS,
+    }
+    found = measured(saes)
+    for row in found:
+        print(row)
+    seconds = int((FOLDER / SECONDS).read_text())
+    write_result(__file__, {"settings": settings, "training_seconds": seconds, "saes": found})
+
+
 if __name__ == "__main__":
-    for name, sae in flow_saes().items():
-        print(name, sae.cfg.architecture(), sae.cfg.metadata.hook_name)
+    main()

@@ -10,7 +10,7 @@ from machine import machine
 
 def write_result(script: str, result: dict[str, Any]) -> None:
     """Write `result` and the machine line as JSON beside the script."""
-    text = json.dumps({"machine": machine(), **result}, indent=1)
+    text = json.dumps({"machine": machine(), **result}, indent=1, allow_nan=False)
     Path(script).with_suffix(".json").write_text(text + "\n")
 
 
