@@ -25,14 +25,14 @@ def find_hook_point(model: Any, hook_name: str) -> HookPoint:
         The hook point, one object for all names of the site.
 
     Raises:
-        ValueError: The model has no such hook.
+        ValueError: The model has no such hook, or no hooks at all.
     """
-    points: Mapping[str, HookPoint] = model.hook_dict
+    points = hook_points_of(model)
     if hook_name in points:
         return points[hook_name]
-    alias = _aliases(model).get(hook_name)
-    if alias is not None and alias in points:
-        return points[alias]
+    for alias in _aliases(model, hook_name):
+        if alias in points:
+            return points[alias]
     for name, point in points.items():
         if same_hook(name, hook_name):
             return point
@@ -43,11 +43,30 @@ def find_hook_point(model: Any, hook_name: str) -> HookPoint:
     )
 
 
-def _aliases(model: Any) -> dict[str, Any]:
-    """HookedTransformer's names for a TransformerBridge's hooks, `blocks.0.attn.hook_z` for `blocks.0.attn.o.hook_in`."""
+def hook_points_of(model: Any) -> Mapping[str, HookPoint]:
+    """Give a model's hook points by its names for them.
+
+    Raises:
+        ValueError: It has none, as a plain Hugging Face model.
+    """
+    points = getattr(model, "hook_dict", None)
+    if not isinstance(points, Mapping):
+        raise ValueError(
+            f"{type(model).__name__} is no model with hook points. Give a HookedTransformer, or a TransformerBridge: "
+            "TransformerBridge.boot_transformers(name) loads one, and with hf_model= makes one of a Hugging Face model."
+        )
+    return points
+
+
+def _aliases(model: Any, hook_name: str) -> list[str]:
+    """A TransformerBridge's names for HookedTransformer's, `blocks.0.attn.o.hook_in` for `blocks.0.attn.hook_z`; several are tried in turn."""
     if not isinstance(model, TransformerBridge):
-        return {}
-    return {**model.hook_aliases, **model._collect_hook_aliases_from_registry()}
+        return []
+    known: dict[str, Any] = {**model.hook_aliases, **model._collect_hook_aliases_from_registry()}
+    found = known.get(hook_name)
+    if found is None:
+        return []
+    return [found] if isinstance(found, str) else list(found)
 
 
 @contextmanager

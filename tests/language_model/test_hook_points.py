@@ -187,3 +187,25 @@ def test_hooked_acts_on_a_plain_hugging_face_model(gpt2_folder, sae_bridge, toke
         ValueError, match="HookedProxyLM has no hook 'transformer.h.9'. Did you mean 'transformer.h"
     ):
         find_hook_point(proxy, "transformer.h.9")
+
+
+def test_find_hook_point_tries_each_of_several_aliases(
+    sae_bridge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_hook_point(sae_bridge, "hook_embed") is sae_bridge.hook_dict["embed.hook_out"]
+    monkeypatch.setattr(
+        sae_bridge, "hook_aliases", {"hook_words": ["embed_ln.hook_out", "embed.hook_out", CANONICAL]}
+    )
+    assert find_hook_point(sae_bridge, "hook_words") is sae_bridge.hook_dict["embed.hook_out"]
+    monkeypatch.setattr(sae_bridge, "hook_aliases", {"hook_words": ["embed_ln.hook_out"]})
+    with pytest.raises(ValueError, match="has no hook 'hook_words'"):
+        find_hook_point(sae_bridge, "hook_words")
+
+
+def test_find_hook_point_refuses_a_model_without_hooks() -> None:
+    for model in (None, torch.nn.Linear(2, 2)):
+        with pytest.raises(
+            ValueError,
+            match=rf"{type(model).__name__} is no model with hook points. Give a HookedTransformer, or a .*boot_transformers",
+        ):
+            find_hook_point(model, LEGACY)
