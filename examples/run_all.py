@@ -19,6 +19,8 @@ EXAMPLES = (
     "augment_with_residual.py",
     "train_many_at_once.py",
     "feature_stability.py",
+    "feature_flow.py",
+    "steering.py",
     "time_a_step.py",
 )
 
