@@ -1,6 +1,6 @@
 """Steering by one feature against a flow graph's cumulative set, by strength (2502.03032, section 4.3), without an LLM judge.
 
-Six themes; a theme's feature is chosen by what it fires on (flow_themes.py), and behaviour is measured by other words: their share among
+Five themes; a theme's feature is chosen by what it fires on (flow_themes.py), and behaviour is measured by other words: their share among
 a completion's, relative to that in the theme's own texts, at most 1. Coherence is the unsteered model's likelihood of the completion and its
 variety; the score is the product. BOS is left alone, where features fire that should not. Against adding the seed feature with strength s
 stand: the same with the total dose of the cumulative set; the seed's direction at all the places of the set, dose by dose; and the set.
@@ -36,15 +36,15 @@ from sae_lens_ext import (
 from sae_lens_ext.steering.dose_response.estimates import dose_estimates
 from sae_lens_ext.steering.flow_steering import layer_strengths
 
-STRENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0)
-FACTORS = (0.0, -2.0, -8.0, -32.0)
-PROMPTS = (
+STRENGTHS = (2.0, 6.0, 18.0, 54.0)
+FACTORS = (0.0, -8.0, -64.0)
+PROMPTS = (  # of equal length in tokens, so that they are sampled together
     "I would like to tell you about",
     "The first thing to know is that",
     "Yesterday I was reading about the",
     "Here is a short story of a",
-    "My friend told me that the",
-    "It is well known that the",
+    "My best friend told me that the",
+    "It is very well known that the",
     "In the following we will see how",
     "What I like best about it is",
 )
@@ -52,8 +52,8 @@ THEME_TEXT = {"cooking": "recipes", "scripture": "kjv", "code": "python_source"}
 """Where a theme's own texts are; the others' are in the encyclopedia."""
 N_THEME_TEXTS, THEME_WORDS, PROMPT_TOKENS = 8, 40, 12
 SAMPLES, MAX_NEW_TOKENS, MAX_NEW_TOKENS_SUPPRESS = 2, 36, 96
-N_THEMES = 6
-"""The first of flow_themes.py's ten: more take more than half an hour."""
+N_THEMES = 5
+"""The first of flow_themes.py's ten: all take an hour."""
 NOT_BOS = slice(1, None)
 SEED, SEED_DOSE, SEED_PLACES, CUMULATIVE = (
     "seed feature",

@@ -13,7 +13,7 @@ from sae_lens_ext.architectures.identity import weights_fingerprint
 SEED_LAYER = 8
 CHOOSING = {
     "astronomy": "planet star galaxy moon solar mars comet",
-    "music": "album band singer guitar songs rock",
+    "music": "music musical composer singer guitar opera",
     "war": "war army military soldiers navy invasion",
     "biology": "species genus plant animals birds leaves",
     "cooking": "butter flour sugar oven sauce salt",
@@ -26,7 +26,7 @@ CHOOSING = {
 """Words that choose a theme's feature."""
 MEASURING = {
     "astronomy": "planets stars sun moons orbit earth jupiter telescope asteroid",
-    "music": "song music musical albums bands singing recorded concert piano",
+    "music": "song songs album albums band bands recorded concert piano orchestra",
     "war": "wars battle forces troops force fought defeated attack armies killed",
     "biology": "family plants animal bird fish insects native flowers genera habitat",
     "cooking": "cup oil water minutes heat cook stir mix bake pan bowl",
@@ -39,6 +39,8 @@ MEASURING = {
 """Words that measure a theme in a text."""
 THEMES = tuple(CHOOSING)
 N_CONTEXTS, MAX_TOKENS = 10, 65_536
+LETTERS = 3
+"""A context counts if the feature is most active at so many letters: not at digits, such as years in lists of albums."""
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -63,13 +65,21 @@ def read_top_activations() -> TopActivations:
 
 
 def share_of_theme(tops: TopActivations, hook_name: str, index: int, theme: str) -> float:
-    """Give the share of a feature's top contexts' words that are a theme's choosing ones; 0 if it fired in fewer contexts than are kept."""
+    """Give the share of words that are a theme's choosing ones in the top contexts that a feature fires on a word of; 0 with too few contexts."""
     contexts = tops.contexts(hook_name, index, N_CONTEXTS)
     if len(contexts) < N_CONTEXTS:
         return 0.0
     words = CHOOSING[theme].split()
-    found = [word for context in contexts for word in _WORD.findall("".join(context.tokens).lower())]
-    return sum(word in words for word in found) / max(1, len(found))
+    hits, total = 0, 0
+    for context in contexts:
+        found = _WORD.findall("".join(context.tokens).lower())
+        total += len(found)
+        if (
+            len(context.tokens[context.peak].strip()) >= LETTERS
+            and context.tokens[context.peak].strip().isalpha()
+        ):
+            hits += sum(word in words for word in found)
+    return hits / max(1, total)
 
 
 def theme_features(tops: TopActivations, layer: int = SEED_LAYER) -> dict[str, tuple[str, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 from sae_lens_ext.analysis.flow import FlowGraph, FlowSites, flow_map, top_activations, trace_features
 from sae_lens_ext.analysis.flow.graph import Feature
 from sae_lens_ext.analysis.flow.origins import summarise_origins
-from sae_lens_ext.analysis.flow.sites import KINDS
+from sae_lens_ext.analysis.flow.sites import KINDS, Kind
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sae_folders import saes_in
@@ -107,7 +107,7 @@ def _feature(word: str, sites: FlowSites) -> Feature:
     """
     short = _SHORT.fullmatch(word)
     if short is not None:
-        kind = next(kind for kind in KINDS if kind.startswith(short[2]))
+        kind: Kind = next(kind for kind in KINDS if kind.startswith(short[2]))
         hook = sites.at(int(short[1]), kind)
         if hook is None:
             raise CommandError(
@@ -153,7 +153,8 @@ def _summary(graph: FlowGraph) -> str:
     lines = [repr(graph), *graph.missing, ""]
     nodes = graph.node_frame()
     if not graph.seeds:
-        for layer, part in nodes[nodes["origin"] != ""].groupby("layer"):
+        known: Any = nodes[nodes["origin"] != ""]
+        for layer, part in known.groupby("layer"):
             lines += [
                 f"Layer {layer}",
                 summarise_origins(part).to_string(index=False, float_format=rounded),

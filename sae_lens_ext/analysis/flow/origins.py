@@ -139,7 +139,7 @@ class FeatureOrigins:
         """
 
         def build(content: Any, tensors: dict[str, torch.Tensor]) -> "FeatureOrigins":
-            kinds = [kind for kind in KINDS if f"scores/{kind}" in tensors]
+            kinds: list[Kind] = [kind for kind in KINDS if f"scores/{kind}" in tensors]
 
             def by_kind(what: str) -> dict[Kind, torch.Tensor]:
                 return {kind: tensors[f"{what}/{kind}"] for kind in kinds}
@@ -155,7 +155,7 @@ class FeatureOrigins:
         return load_result_with_tensors(path, _FORMAT, build, "find the origins again")
 
     def __repr__(self) -> str:
-        labels = self.labels.tolist()
+        labels: list[str] = self.labels.tolist()
         shares = ", ".join(f"{labels.count(origin) / max(1, len(labels)):.0%} {origin}" for origin in ORIGINS)
         return (
             f"FeatureOrigins of {len(labels)} features at {self.provenance.get('hook')}\n"
@@ -173,7 +173,7 @@ def summarise_origins(frame: "pd.DataFrame") -> "pd.DataFrame":
 
     rows: list[dict[str, Any]] = []
     for origin in ORIGINS:
-        part = frame[frame["origin"] == origin]
+        part: Any = frame[frame["origin"] == origin]
         medians = {c: part[c].median() for c in frame.columns if c.endswith("_score")}
         rows.append(
             {"origin": origin, "features": len(part), "share": len(part) / max(1, len(frame)), **medians}
