@@ -115,8 +115,8 @@ def decoder_rows_used(name: str, sae: SAE[Any]) -> torch.Tensor:
     rows = sae.W_dec.detach().float()
     if rows.shape != (sae.cfg.d_sae, sae.cfg.d_in):
         raise ValueError(
-            f"The SAE {name!r} ({sae.cfg.architecture()}) has no decoder row of width d_in for each of its latents, so that what a latent adds to "
-            "the reconstruction is not known. Give an SAE with a linear decoder."
+            f"The SAE {name!r} ({sae.cfg.architecture()}) does not decode to a sum of its latents' decoder rows: there is not one of width d_in for "
+            "each latent. Give an SAE with a linear decoder."
         )
     normed = len(rows) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else 0
     if isinstance(sae, ResidualStackSAE) and sae.cfg.base_rescale_acts_by_decoder_norm:
