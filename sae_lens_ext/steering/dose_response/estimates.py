@@ -1,51 +1,17 @@
 """Means over prompts, what is made of them, and their bootstrap intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_lens_ext.steering.bootstrap import Estimate, estimate
+
 Mode = Literal["activate", "suppress"]
 MODES: tuple[Mode, ...] = ("activate", "suppress")
 """Whether a behaviour is wanted or unwanted: score = behaviour × coherence, or (1 − behaviour) × coherence."""
-
-_INTERVAL = (2.5, 97.5)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    """The number."""
-    low: float | None
-    """Lower end of the interval; None if there was one prompt only, over which nothing can be resampled."""
-    high: float | None
-    """Upper end, or None."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.value:.3f}"
-            if self.low is None
-            else f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-        )
-
-
-def resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.int64]:
-    """Draw which of n things are in each bootstrap sample, [n_resamples, n]; the first sample is the things themselves."""
-    drawn = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
-    return np.concatenate([np.arange(n)[None], drawn])
-
-
-def estimate(of_samples: NDArray[np.float64], n: int) -> Estimate:
-    """Make an estimate of a number's values over samples, [1 + n_resamples], the first being that of all n things as they are."""
-    if n == 1:
-        return Estimate(float(of_samples[0]), None, None)
-    low, high = np.percentile(of_samples[1:], _INTERVAL)
-    return Estimate(float(of_samples[0]), float(low), float(high))
 
 
 def dose_estimates(

@@ -10,7 +10,7 @@ import torch
 from sae_lens.util import temporary_seed
 from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
-from sae_lens_ext.language_model import require_context_fits
+from sae_lens_ext.language_model import by_length, evaluating, require_context_fits, stop_tokens
 
 _NOT_FINITE = (
     "The model gives NaN or infinity as logits, so that nothing can be sampled or measured. Steer less strongly, or look at the precision: "
@@ -155,18 +155,6 @@ class Sampler:
         return found
 
 
-def by_length(things: Sequence[Any], lengths: Sequence[int], batch_size: int) -> list[list[Any]]:
-    """Put things of equal length into batches, by length and otherwise in their order."""
-    groups: dict[int, list[Any]] = {}
-    for thing, length in zip(things, lengths, strict=True):
-        groups.setdefault(length, []).append(thing)
-    return [
-        group[start : start + batch_size]
-        for _, group in sorted(groups.items())
-        for start in range(0, len(group), batch_size)
-    ]
-
-
 def token_losses(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Give the cross-entropy of every token but the first, given those before it, [batch, pos − 1], float32, nats.
 
@@ -179,26 +167,6 @@ def token_losses(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     if not torch.isfinite(losses).all():
         raise ValueError(_NOT_FINITE)
     return losses
-
-
-def stop_tokens(model: Any) -> list[int]:
-    """Give the ids of the tokens that end a text: the model's own, else the tokenizer's; none if neither names one."""
-    known = getattr(model.cfg, "eos_token_id", None)
-    known = model.tokenizer.eos_token_id if known is None else known
-    if known is None:
-        return []
-    return [known] if isinstance(known, int) else list(known)
-
-
-@contextmanager
-def evaluating(model: Any) -> Generator[None, None, None]:
-    """Switch dropout off while the block lasts."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @contextmanager
