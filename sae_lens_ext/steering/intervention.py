@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
@@ -154,6 +154,12 @@ class InterventionSum(Intervention):
     def parts(self) -> tuple[SingleIntervention, ...]:
         """The interventions, none of them a sum."""
         return tuple(flattened("InterventionSum", self.interventions))
+
+    def __iter__(self) -> Iterator[SingleIntervention]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
