@@ -137,15 +137,27 @@ def read_texts(model: Any, texts: Sequence[torch.Tensor], *, cached: bool = True
     tokens, mask = left_padded(texts)
     device = next(model.parameters()).device
     tokens, mask = tokens.to(device), mask.to(device)
-    if cached and "past_kv_cache" in inspect.signature(type(model).forward).parameters:
+    if cached and _takes_kv_cache(model):
         return _HookedTransformerContinuation(model, tokens, mask)
     if cached and isinstance(model, TransformerBridge):
         logits, cache = model(tokens, return_type="logits_and_cache", use_cache=True, attention_mask=mask)
-        if hasattr(cache, "batch_select_indices"):
+        if _has_rows(cache):
             return _BridgeContinuation(model, cache, mask, logits[:, -1])
     else:
         logits = model(tokens, return_type="logits", attention_mask=mask)
     return _UncachedContinuation(model, tokens, mask, logits[:, -1])
+
+
+def _takes_kv_cache(model: Any) -> bool:
+    """Tell whether it is a HookedTransformer, or a kind of one whose own `forward` passes everything on."""
+    own = [vars(kind)["forward"] for kind in type(model).__mro__ if "forward" in vars(kind)]
+    return any("past_kv_cache" in inspect.signature(forward).parameters for forward in own)
+
+
+def _has_rows(cache: Any) -> bool:
+    """Tell whether rows of a Hugging Face cache can be chosen: those of recurrent layers cannot."""
+    layers = getattr(cache, "layers", None)
+    return bool(layers) and all(hasattr(layer, "batch_select_indices") for layer in layers)
 
 
 def left_padded(texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,9 +8,10 @@ from typing import Any
 @contextmanager
 def evaluating(model: Any) -> Generator[None, None, None]:
     """Switch dropout off while the block lasts."""
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True

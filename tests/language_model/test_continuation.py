@@ -4,11 +4,28 @@ from typing import Any
 
 import pytest
 import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import PreTrainedTokenizerFast
 
-from sae_lens_ext.language_model import read_texts
+from sae_lens_ext.language_model import evaluating, read_texts, stop_tokens
+from sae_lens_ext.language_model.continuation import (
+    _BridgeContinuation,
+    _has_rows,
+    _HookedTransformerContinuation,
+)
+from tests.conftest import TINY
 
 TEXTS = [torch.tensor([0, 5, 6, 7]), torch.tensor([0, 9]), torch.tensor([0, 11, 12])]
 NEXT = torch.tensor([[3, 4], [5, 6], [7, 8]])
+
+
+@pytest.fixture(params=["hooked_model", "sae_bridge", "native_bridge", "plain"])
+def any_model(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Each kind of model in turn, a HookedTransformer that no SAE can be attached to as well."""
+    if request.param != "plain":
+        return request.getfixturevalue(request.param)
+    cfg = HookedTransformerConfig(**TINY, normalization_type="LN", device="cpu")
+    return HookedTransformer(cfg, tokenizer=tokenizer).eval()
 
 
 def alone(model: Any, text: torch.Tensor) -> torch.Tensor:
@@ -57,3 +74,36 @@ def test_gradients_flow_through_what_was_read(any_model: Any, cached: bool) -> N
 def test_an_empty_text_is_refused(hooked_model: Any, texts: list[torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="a text without a token"):
         read_texts(hooked_model, texts)
+
+
+def test_a_cache_is_used_where_there_is_one(hooked_model: Any, sae_bridge: Any) -> None:
+    assert isinstance(read_texts(hooked_model, TEXTS), _HookedTransformerContinuation)
+    assert isinstance(read_texts(sae_bridge, TEXTS), _BridgeContinuation)
+
+
+def test_a_cache_with_recurrent_layers_is_not() -> None:
+    class Layer:
+        pass
+
+    class Cache:
+        layers = (Layer(),)
+
+        def batch_select_indices(self, rows: Any) -> None: ...
+
+    assert not _has_rows(Cache())
+    assert not _has_rows(None)
+
+
+def test_mixed_modes_come_back(hooked_model: Any) -> None:
+    hooked_model.train()
+    hooked_model.blocks[0].eval()
+    with evaluating(hooked_model):
+        assert not any(module.training for module in hooked_model.modules())
+    assert hooked_model.blocks[1].training
+    assert not hooked_model.blocks[0].training
+
+
+def test_stop_tokens_are_the_models_and_those_it_generates_with(sae_bridge: Any) -> None:
+    sae_bridge.cfg.eos_token_id = 0
+    sae_bridge.original_model.generation_config.eos_token_id = [0, 5]
+    assert stop_tokens(sae_bridge) == [0, 5]

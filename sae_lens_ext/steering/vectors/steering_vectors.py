@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sae_lens_ext.analysis.notebook_view import notebook_view
-from sae_lens_ext.language_model import find_hook_point
 from sae_lens_ext.language_model.hook_points import hook_points_of
 from sae_lens_ext.steering.add_vector import AddVector
+from sae_lens_ext.steering.hook_points import steered_point
 from sae_lens_ext.steering.intervention import InterventionSum
 from sae_lens_ext.steering.token_selection import PHASES, Positions
 from sae_lens_ext.steering.vectors.bias_vectors import biases_of_checkpoint, biases_of_model
@@ -131,7 +131,7 @@ class SteeringVectors(LinearCombination):
             hook_points_of(model)  # raises if it has none
             require_fits(_SELF, self.vectors, model)
             for hook in hooks.values():
-                find_hook_point(model, hook)
+                steered_point(model, hook)
         return InterventionSum(
             [
                 AddVector(hook, self[layer].clone(), strength, positions, phases)
