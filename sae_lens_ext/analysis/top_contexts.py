@@ -61,9 +61,12 @@ class TopContexts:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """Give a token as text, decoded by itself, with the space that it begins with."""
+    """Give a token as text, decoded by itself, with the space that it begins with; `<id>` if the tokenizer does not know it, as of a padded vocabulary."""
+    piece: str | None = tokenizer.convert_ids_to_tokens(token)
+    if piece is None:
+        return f"<{token}>"
     text: str = tokenizer.decode([token])
     # Tokenizers of SentencePiece drop the space with which a text begins, and here every token begins one.
-    if tokenizer.convert_ids_to_tokens(token).startswith("▁") and not text.startswith(" "):
+    if piece.startswith("▁") and not text.startswith(" "):
         return " " + text
     return text

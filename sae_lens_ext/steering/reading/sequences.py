@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from sae_lens_ext.analysis.provenance import tokens_read
@@ -71,6 +72,20 @@ class Sequences:
     def generated(self) -> tuple[int, ...]:
         """Number of tokens after each prompt."""
         return tuple(len(one) - prompt for one, prompt in zip(self.tokens, self.prompt_lengths, strict=True))
+
+    @property
+    def prompt_of(self) -> tuple[int, ...]:
+        """Which prompt each sequence is a completion of, numbered from 0 in the order they come.
+
+        Completions of one prompt are no independent texts: intervals are over prompts. A prompt of one token, as BOS before a text, is nobody's prompt, and
+        each such sequence counts as one of its own.
+        """
+        prompts: list[Any] = [
+            tuple(one[:length].tolist()) if length > 1 else row
+            for row, (one, length) in enumerate(zip(self.tokens, self.prompt_lengths, strict=True))
+        ]
+        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+        return tuple(numbers[prompt] for prompt in prompts)
 
     @property
     def digest(self) -> str:
@@ -244,6 +259,8 @@ def _tokenised(model: Any, text: str, *, bos: bool) -> torch.Tensor:
 
 def _ids(row: int, value: Any, at_least: int = 1) -> torch.Tensor:
     """Give ids as a new int64 tensor [n] on the CPU."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     ids = torch.as_tensor(value, dtype=None if len(value) else torch.int64) if _is_list(value) else value
     if not isinstance(ids, torch.Tensor) or ids.ndim != 1 or ids.dtype not in _INTEGERS:
         what = f"{tuple(ids.shape)}, {ids.dtype}" if isinstance(ids, torch.Tensor) else type(ids).__name__

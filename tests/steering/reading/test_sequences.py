@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -187,3 +188,13 @@ def test_slices_are_sequences_and_nothing_else_is() -> None:
     for wanted in (0, slice(3, None)):
         with pytest.raises(ValueError, match="Give a slice that holds some"):
             whole[wanted]  # pyright: ignore[reportArgumentType]
+
+
+def test_completions_of_one_prompt_belong_together() -> None:
+    whole = Sequences.joined([[0, 5], [0, 6], [0, 5], [0], [0]], [[1], [2], [3], [4], [4]])
+    assert whole.prompt_of == (0, 1, 0, 2, 3)
+
+
+def test_arrays_of_numpy_are_ids() -> None:
+    whole = Sequences.joined([np.array([0, 5])], [np.array([], dtype=np.int64)])
+    assert whole.tokens[0].tolist() == [0, 5]
