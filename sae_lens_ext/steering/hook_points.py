@@ -14,9 +14,10 @@ from sae_lens_ext.steering.effects import AddedVector
 from sae_lens_ext.steering.intervention import SingleIntervention
 
 _ATTACHED_OUTPUT = "hook_sae_output"
-_OF_WIDTH_D_MODEL = re.compile(
+OF_WIDTH_D_MODEL = re.compile(
     r"blocks\.\d+\.(hook_resid_(pre|mid|post)|hook_in|hook_out|hook_(mlp|attn)_out|(mlp|attn)\.hook_out)"
 )
+"""Names of the residual stream, and of what is added to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def require_residual_width(model: Any, part: SingleIntervention) -> None:
         part: The intervention. At other hooks the widths are met when the model runs.
     """
     d_model = getattr(model.cfg, "d_model", None)
-    if d_model is None or part.site.head is not None or not _OF_WIDTH_D_MODEL.fullmatch(part.site.hook_name):
+    if d_model is None or part.site.head is not None or not OF_WIDTH_D_MODEL.fullmatch(part.site.hook_name):
         return
     effect = part.effect()
     vector = isinstance(effect, AddedVector)

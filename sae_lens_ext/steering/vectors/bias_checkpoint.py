@@ -114,10 +114,9 @@ def _torch_load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "nothing in it"
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is truncated, not a file of torch.save, or holds other objects than tensors, which are not loaded because "
-            f"that would run code from the file ({type(error).__name__}: {first}). Save the state dict alone, as safetensors."
+            f"that would run code from the file ({type(error).__name__}). Save the state dict alone, as safetensors."
         ) from error
 
 

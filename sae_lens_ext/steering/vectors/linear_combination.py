@@ -86,6 +86,6 @@ class LinearCombination:
 
 
 def _terms(provenance: Mapping[str, Any]) -> list[tuple[float, dict[str, Any]]]:
-    if provenance.get("made_by") == COMBINATION:
+    if provenance.get("made_by") == COMBINATION and "terms" in provenance:
         return [(term["factor"], term["of"]) for term in provenance["terms"]]
     return [(1.0, dict(provenance))]

@@ -8,8 +8,8 @@ import torch
 
 from sae_lens_ext.language_model import same_hook
 from sae_lens_ext.steering.effects import AddedVector
-from sae_lens_ext.steering.hook_points import _OF_WIDTH_D_MODEL
-from sae_lens_ext.steering.intervention import Intervention, SingleIntervention
+from sae_lens_ext.steering.hook_points import OF_WIDTH_D_MODEL
+from sae_lens_ext.steering.intervention import Intervention, InterventionSum, SingleIntervention
 from sae_lens_ext.steering.vectors.steering_vectors import SteeringVectors
 from sae_lens_ext.steering.vectors.vector_checks import checked_vector, require_layer
 
@@ -22,9 +22,10 @@ def named_vectors(caller: str, value: Any, d_model: int) -> NamedVectors:
     | value | labels | layer |
     |---|---|---|
     | a tensor [d_model], such as an SAE's decoder row or a difference of means | `vector` | None |
+    | a tensor [n, d_model] | `vector 0`, `vector 1`, ... | None |
     | a mapping of labels, or of layers, to tensors | the labels, or `layer 3` | None, or the layer |
     | `SteeringVectors` | `layer 3`; layers whose vector is zero are left out | the layer |
-    | an intervention that adds: `AddVector`, `AddFeature`, sums such as `flow_steering` gives | hook names | the hook's block |
+    | an intervention that adds: `AddVector`, `AddFeature`, sums such as `flow_steering` gives, and lists of these | hook names | the hook's block |
 
     What an intervention adds counts with its strength, and what several add at one hook is summed. Which tokens it is added to does
     not count, but it must be the same tokens for all that is summed.
@@ -56,6 +57,10 @@ def named_vectors(caller: str, value: Any, d_model: int) -> NamedVectors:
 
 
 def _read(caller: str, value: Any) -> NamedVectors:
+    if isinstance(value, torch.Tensor) and value.ndim == 2:
+        value = {f"vector {i}": row for i, row in enumerate(value)}
+    if isinstance(value, (list, tuple)) and value and all(isinstance(one, Intervention) for one in value):
+        value = InterventionSum(value)
     if isinstance(value, torch.Tensor):
         return {"vector": (None, checked_vector(caller, "the vector", value))}
     if isinstance(value, SteeringVectors):
@@ -130,7 +135,7 @@ def _added(caller: str, part: SingleIntervention) -> torch.Tensor:
             "relative=True, or its direction as a tensor."
         )
     name = part.site.hook_name
-    if part.site.head is not None or not _OF_WIDTH_D_MODEL.fullmatch(name):
+    if part.site.head is not None or not OF_WIDTH_D_MODEL.fullmatch(name):
         raise ValueError(
             f"{caller} was given {part}, but {name!r} is no place of the residual stream, nor of what is added to it. Give interventions at such as "
             "'blocks.10.hook_resid_post', or map the vector to the residual stream and give it as a tensor."

@@ -91,7 +91,7 @@ class SteeringVectors(LinearCombination):
         found = require_layer(_SELF, layer)
         if found not in self.vectors:
             raise ValueError(f"There is no steering vector of layer {found}. There are of {self._shown()}.")
-        return self.vectors[found]
+        return self.vectors[found].clone()
 
     def only(self, *layers: int) -> SteeringVectors:
         """Give the vectors of some layers alone: `vectors.only(10, 11)`.

@@ -50,6 +50,15 @@ def write_vectors(
     write_whole_bytes(path, save(tensors, {_HEADER: json.dumps(header, allow_nan=False)}))
 
 
+def is_steering_vectors(path: Path) -> bool:
+    """Tell whether a path is a safetensors file whose header says that it holds steering vectors, of whatever version."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _HEADER in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_vectors(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, Any]]:
     """Read vectors and provenance from a file that `write_vectors` wrote.
 

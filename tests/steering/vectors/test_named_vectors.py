@@ -114,7 +114,7 @@ def test_what_is_given_back_shares_no_memory_and_no_gradient() -> None:
             torch.ones(3),
             "reader was given 'vector' with 3 numbers, but the model's residual stream has width 2",
         ),
-        (torch.ones(1, 2), r"the shape \[1, 2\]"),
+        (torch.ones(1, 2, 3), r"the shape \[1, 2, 3\]"),
         (torch.ones(2, dtype=torch.int64), "type torch.int64"),
         (torch.tensor([float("nan"), 1.0]), "the vector with NaN or infinity"),
         (torch.zeros(2), "reader was given 'vector' as a vector of zeros"),
