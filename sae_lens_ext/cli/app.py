@@ -9,10 +9,21 @@ from collections.abc import Sequence
 from sae_lens.training._interruption import InterruptedException
 from safetensors import SafetensorError
 
-from sae_lens_ext.cli import augment, catalogue, embedded, flow, quickstart, stability, steer, train
+from sae_lens_ext.cli import (
+    augment,
+    catalogue,
+    embedded,
+    flow,
+    lens,
+    quickstart,
+    stability,
+    steer,
+    train,
+    train_vectors,
+)
 from sae_lens_ext.cli.errors import CommandError
 
-VERBS = (quickstart, augment, train, stability, flow, steer, catalogue, embedded)
+VERBS = (quickstart, augment, train, stability, flow, steer, train_vectors, lens, catalogue, embedded)
 TRACEBACK_VARIABLE = "SAE_LENS_EXT_TRACEBACK"
 
 # What bad input raises. Anything else is a bug of ours and keeps its traceback.
@@ -30,6 +41,8 @@ examples:
   sae-lens-ext stability my_seeds --out my_stability
   sae-lens-ext flow my_saes --start 6/res/123 --text embedded:encyclopedia --out my_flow
   sae-lens-ext steer my_saes/blocks.6.hook_out --index 123 --prompt "The town of"
+  sae-lens-ext train-vectors sums.jsonl --reward last_number --out my_vectors --chat
+  sae-lens-ext lens my_vectors/vectors.safetensors --model embedded --layers 28,29
 
 Each verb has its own --help. Set {TRACEBACK_VARIABLE}=1 to see where an error came from.
 Exit status: 0 done, 1 error, 2 wrong command line, 130 interrupted.
