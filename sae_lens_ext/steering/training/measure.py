@@ -45,7 +45,7 @@ def measure_reward(
     prepend_bos: bool = True,
     seed: int = 0,
     batch_size: int = 64,
-    show_progress: bool = False,
+    show_progress: bool = True,
 ) -> RewardMeasurement:
     """Sample completions and give their rewards.
 
