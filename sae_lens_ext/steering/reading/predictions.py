@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 
 
 def predicting(sequences: Sequences, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

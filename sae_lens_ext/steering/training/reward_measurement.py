@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result, save_result
 from sae_lens_ext.steering.bootstrap import Estimate, mean_estimate
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ from sae_lens_ext.analysis.site_reading import activations_at
 from sae_lens_ext.language_model import evaluating, find_hook_point
 from sae_lens_ext.steering.intervention import Intervention, SingleIntervention
 from sae_lens_ext.steering.reading.effect.token_choice import TokenChoice, counted
-from sae_lens_ext.steering.reading.sequences import Sequences, padded_batches
-from sae_lens_ext.steering.reading.steered_tokens import acting_on, depends_on_prompt, require_no_masks
+from sae_lens_ext.steering.sequences import Sequences, padded_batches
 from sae_lens_ext.steering.steer import steer
+from sae_lens_ext.steering.steered_tokens import acting_on, depends_on_prompt, require_no_masks
 from sae_lens_ext.steering.vectors import SteeringVectors
 
 

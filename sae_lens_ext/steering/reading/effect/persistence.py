@@ -21,7 +21,7 @@ from sae_lens_ext.steering.reading.effect.differences import (
 from sae_lens_ext.steering.reading.effect.direction_sums import DirectionSums
 from sae_lens_ext.steering.reading.effect.persistence_result import Persistence
 from sae_lens_ext.steering.reading.effect.token_choice import TokenChoice, n_counted, sequences_that_count
-from sae_lens_ext.steering.reading.sequences import Sequences, as_sequences
+from sae_lens_ext.steering.sequences import Sequences, as_sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 
 CALLER = "persistence"

@@ -20,7 +20,7 @@ from sae_lens_ext.steering.reading.effect.differences import (
 from sae_lens_ext.steering.reading.effect.propagated_result import PropagatedEffect
 from sae_lens_ext.steering.reading.effect.token_choice import TokenChoice, n_counted, sequences_that_count
 from sae_lens_ext.steering.reading.precision import warn_of_half_precision
-from sae_lens_ext.steering.reading.sequences import as_sequences
+from sae_lens_ext.steering.sequences import as_sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 
 CALLER = "propagated_effect"

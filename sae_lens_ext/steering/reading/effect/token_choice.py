@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import torch
 
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 
 TokenChoice = Literal["all", "generated"]
 """All tokens but the first of each sequence, or those after its prompt alone; padding never."""

@@ -13,7 +13,7 @@ from sae_lens_ext.steering.reading.path_patching.distances import MEASURES, dist
 from sae_lens_ext.steering.reading.path_patching.modes import PathMode
 from sae_lens_ext.steering.reading.path_patching.paths import patched_paths
 from sae_lens_ext.steering.reading.predictions import logits_at, predicting
-from sae_lens_ext.steering.reading.sequences import Sequences, padded_batches
+from sae_lens_ext.steering.sequences import Sequences, padded_batches
 
 
 @torch.no_grad()

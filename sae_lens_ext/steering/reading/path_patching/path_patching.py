@@ -18,7 +18,7 @@ from sae_lens_ext.steering.reading.path_patching.modes import PathMode, head_mod
 from sae_lens_ext.steering.reading.path_patching.paths import patched_paths
 from sae_lens_ext.steering.reading.path_patching.projections import Projections, require_heads
 from sae_lens_ext.steering.reading.path_patching.result import PathPatching, PathRow
-from sae_lens_ext.steering.reading.sequences import Sequences, as_sequences, padded_batches
+from sae_lens_ext.steering.sequences import Sequences, as_sequences, padded_batches
 from sae_lens_ext.steering.training.measure import measure_reward
 from sae_lens_ext.steering.training.reward_calls import reward_name
 

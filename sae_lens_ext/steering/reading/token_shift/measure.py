@@ -11,11 +11,11 @@ from sae_lens_ext.analysis.top_contexts import token_text
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.reading.precision import warn_of_half_precision
-from sae_lens_ext.steering.reading.sequences import Sequences, as_sequences
-from sae_lens_ext.steering.reading.steered_tokens import require_no_masks
 from sae_lens_ext.steering.reading.token_shift.paired_logits import paired_logits
 from sae_lens_ext.steering.reading.token_shift.result import TokenShift
 from sae_lens_ext.steering.reading.token_shift.shifts import NO_TOKEN, Shifts, joined, shifts_of
+from sae_lens_ext.steering.sequences import Sequences, as_sequences
+from sae_lens_ext.steering.steered_tokens import require_no_masks
 from sae_lens_ext.steering.vectors import SteeringVectors
 
 _CALLER = "token_shift"

@@ -9,9 +9,9 @@ import torch
 from sae_lens_ext.language_model import evaluating
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.reading.predictions import logits_at, predicting
-from sae_lens_ext.steering.reading.sequences import Sequences, padded_batches
-from sae_lens_ext.steering.reading.steered_tokens import acting_on, depends_on_prompt
+from sae_lens_ext.steering.sequences import Sequences, padded_batches
 from sae_lens_ext.steering.steer import steer
+from sae_lens_ext.steering.steered_tokens import acting_on, depends_on_prompt
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from sae_lens import HookedSAETransformer
 
 from sae_lens_ext.steering import AddVector
 from sae_lens_ext.steering.reading.effect import persistence, propagated_effect
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 from tests.steering.naive import sae_at
 from tests.steering.reading.effect.toy import LinearModel, ragged, random_vectors, turn

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sae_lens_ext.steering.reading.effect import persistence
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 from tests.steering.reading.effect.toy import LinearModel, cosine, effects, ragged, random_vectors, turn
 

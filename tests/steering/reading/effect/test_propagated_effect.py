@@ -8,7 +8,7 @@ import torch
 
 from sae_lens_ext.steering import AddFeature, AddVector
 from sae_lens_ext.steering.reading.effect import propagated_effect
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 from tests.steering.naive import sae_at
 from tests.steering.reading.effect.toy import LinearModel, effects, ragged, random_vectors, turn

@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from sae_lens_ext.language_model import hooked
 from sae_lens_ext.steering import steer
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 
 N_TOKENS = 10

@@ -12,7 +12,7 @@ from sae_lens_ext.steering import AddVector, steer
 from sae_lens_ext.steering.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.steering.reading.path_patching import identities, patched_paths, path_patching
 from sae_lens_ext.steering.reading.path_patching.modes import PathMode
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 from sae_lens_ext.steering.training.measure import measure_reward
 from sae_lens_ext.steering.vectors import SteeringVectors
 from tests.conftest import TINY

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sae_lens_ext.language_model import hooked
-from sae_lens_ext.steering.reading.sequences import Sequences
+from sae_lens_ext.steering.sequences import Sequences
 
 
 def naive_shifts(

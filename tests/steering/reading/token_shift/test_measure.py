@@ -7,8 +7,8 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
 from sae_lens_ext.steering import AddVector, steer
-from sae_lens_ext.steering.reading.sequences import Sequences
 from sae_lens_ext.steering.reading.token_shift import Shifts, TokenShift, token_shift
+from sae_lens_ext.steering.sequences import Sequences
 from sae_lens_ext.steering.vectors import SteeringVectors
 from tests.conftest import CONTEXT, TINY
 from tests.steering.reading.token_shift.naive import naive_shifts

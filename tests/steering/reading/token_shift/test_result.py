@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from sae_lens_ext.steering.reading.sequences import Sequences
 from sae_lens_ext.steering.reading.token_shift import Shifts, TokenShift
 from sae_lens_ext.steering.reading.token_shift.summary import PromptResamples
+from sae_lens_ext.steering.sequences import Sequences
 
 NAN = float("nan")
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sae_lens_ext.steering.reading.sequences import Sequences
 from sae_lens_ext.steering.reading.token_shift import Shifts, TokenShift
 from sae_lens_ext.steering.reading.token_shift.strip import limit, named_tokens, visible
+from sae_lens_ext.steering.sequences import Sequences
 
 TEXTS = ("<|bos|>", 'say "<script>"\n', " To", "a&b", "\n\n", "   ")
 

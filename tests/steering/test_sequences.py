@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_lens_ext.steering.reading.sequences import Sequences, as_sequences, padded_batches
+from sae_lens_ext.steering.sequences import Sequences, as_sequences, padded_batches
 from tests.conftest import CONTEXT, VOCABULARY
 
 
