@@ -21,6 +21,7 @@ EXAMPLES = (
     "feature_stability.py",
     "feature_flow.py",
     "steering.py",
+    "rl_steering_vectors.py",
     "time_a_step.py",
 )
 
