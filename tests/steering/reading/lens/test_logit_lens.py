@@ -11,56 +11,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from sae_lens_ext.steering import AddVector
 from sae_lens_ext.steering.reading.effect import PropagatedEffect
-from sae_lens_ext.steering.reading.lens import LogitLensResult, logit_lens
+from sae_lens_ext.steering.reading.lens import logit_lens
 from sae_lens_ext.steering.reading.lens import ranking as ranking_module
 from sae_lens_ext.steering.reading.lens.unembedding import unembedding_of
 from sae_lens_ext.steering.vectors import SteeringVectors
 from tests.conftest import TINY, VOCABULARY
-
-
-def stub(W_U: torch.Tensor, tokenizer: Any = None) -> Any:
-    """No more of a model than the lens reads: W_U [d_model, d_vocab], no norm."""
-    cfg = SimpleNamespace(d_model=W_U.shape[0], normalization_type=None, model_name="stub")
-    return SimpleNamespace(W_U=W_U, cfg=cfg, tokenizer=tokenizer)
-
-
-def vectors(n: int = 3, d_model: int = 16) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return {f"v{i}": torch.randn(d_model, generator=generator) for i in range(n)}
-
-
-def naive(W_U: torch.Tensor, x: torch.Tensor, measure: str) -> list[tuple[int, float]]:
-    """All tokens with their values, in the order of the ids, one by one in double precision."""
-    found: list[tuple[int, float]] = []
-    for token in range(W_U.shape[1]):
-        column, total = W_U[:, token].double(), 0.0
-        for i in range(len(x)):
-            total += float(column[i]) * float(x[i])
-        if measure == "cosine":
-            total /= float(column.norm()) * float(x.double().norm())
-        found.append((token, total))
-    return found
-
-
-def all_values(result: LogitLensResult, label: str | None = None) -> dict[int, float]:
-    """The values of all tokens by id, of a result that has them all at the top."""
-    i = result.labels.index(label) if label else 0
-    return dict(zip(result.top_ids[i].tolist(), result.top_values[i].tolist(), strict=True))
-
-
-def with_random_norms(model: Any) -> Any:
-    """Give the norms gains and biases that are not 1 and 0."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".ln" in f".{name}":
-                parameter += torch.rand(parameter.shape, generator=generator)
-    return model
-
-
-def gain_of(model: Any) -> torch.Tensor:
-    norm = model.ln_final
-    return (norm.original_component.weight if isinstance(model, TransformerBridge) else norm.w).detach()
+from tests.steering.reading.lens.by_hand import all_values, naive, stub, vectors, with_random_norms
 
 
 def test_cosines_and_dot_products_by_hand() -> None:
@@ -353,95 +309,12 @@ def test_the_mean_of_a_propagated_effect_is_read(hooked_model: Any) -> None:
     assert repr(result).startswith("LogitLensResult of 2 propagated effects")
 
 
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"measure": "cos"}, "measure = 'cos'. Give 'cosine' or 'dot'"),
-        ({"top_k": 0}, "top_k"),
-        ({"top_k": 2.5}, "top_k"),
-        ({"final_norm": "yes"}, "final_norm = 'yes'. Give True or False"),
-        ({"seed": "x"}, "seed = 'x'. Give a whole number"),
-    ],
-)
-def test_settings_that_are_none_are_refused(hooked_model: Any, settings: Any, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        logit_lens(hooked_model, vectors(), **settings)
-
-
-@pytest.mark.parametrize(
-    ("given", "complaint"),
-    [
-        (torch.zeros(16), "vector of zeros"),
-        (torch.full((16,), torch.nan), "NaN or infinity"),
-        (torch.ones(15), "15 numbers, but the model's residual stream has width 16"),
-        ([1.0] * 16, "was given list"),
-    ],
-)
-def test_vectors_that_are_none_are_refused(hooked_model: Any, given: Any, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        logit_lens(hooked_model, given)
-
-
-def test_a_vector_that_the_final_norm_takes_away_is_refused(hooked_model: Any) -> None:
-    with pytest.raises(ValueError, match="LayerNorm leaves nothing: all its entries are equal"):
-        logit_lens(hooked_model, {"flat": torch.full((16,), 0.3)}, final_norm=True)
-
-
-def test_models_without_an_unembedding_are_refused(hooked_model: Any, native_bridge: Any) -> None:
-    del hooked_model.unembed
-    del native_bridge.unembed
-    bare = SimpleNamespace(cfg=SimpleNamespace(d_model=16))
-    for model in (hooked_model, native_bridge, bare):
-        with pytest.raises(ValueError, match=f"{type(model).__name__}, a model without an unembedding W_U"):
-            logit_lens(model, vectors())
-
-
-def test_encoders_are_refused(hooked_model: Any) -> None:
-    hooked_model.mlm_head = torch.nn.Identity()
-    with pytest.raises(ValueError, match="a further head between the residual stream and the unembedding"):
-        logit_lens(hooked_model, vectors())
-
-
-@pytest.mark.parametrize("W_U", [torch.ones(15, 32), torch.ones(16), torch.ones(16, 32, dtype=torch.int8)])
-def test_an_unembedding_that_is_no_matrix_is_refused(W_U: torch.Tensor) -> None:
-    model = stub(W_U)
-    model.cfg.d_model = 16
-    with pytest.raises(ValueError, match=r"whose W_U is .*, not \[d_model = 16, d_vocab\]"):
-        logit_lens(model, vectors())
-
-
-def test_an_unembedding_with_NaN_is_refused() -> None:
-    W_U = torch.randn(16, 32)
-    W_U[3, 7] = torch.nan
-    with pytest.raises(ValueError, match="NaN or infinity for a token"):
-        logit_lens(stub(W_U), vectors())
-
-
-def test_a_tokenizer_of_another_model_is_refused() -> None:
-    tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 50})
-    with pytest.raises(ValueError, match="knows none of the 32 tokens"):
-        logit_lens(stub(torch.randn(16, 32), tokenizer), vectors())
-
-
-def test_a_final_norm_of_another_kind_is_refused(native_bridge: Any) -> None:
-    native_bridge.ln_final.set_original_component(torch.nn.Tanh())
-    with pytest.raises(ValueError, match="no final norm that is a LayerNorm or RMSNorm"):
-        logit_lens(native_bridge, vectors(), final_norm=True)
-    with pytest.raises(ValueError, match=r"no final norm that is .* \(its ln_final is NoneType\)"):
-        logit_lens(stub(torch.randn(16, 32)), vectors(), final_norm=True)
-
-
 def test_about_one_random_vector_in_twenty_exceeds_the_null(hooked_model: Any) -> None:
     drawn = torch.randn(400, 16, generator=torch.Generator().manual_seed(5))
     result = logit_lens(hooked_model, drawn, top_k=1)
     assert result.labels[:2] == ("vector 0", "vector 1")
     largest = torch.maximum(result.top_values[:, 0], -result.bottom_values[:, 0])
     assert 0.01 < (largest > result.random_largest).double().mean() < 0.12
-
-
-def test_a_layer_that_the_model_lacks_is_refused(hooked_model: Any) -> None:
-    with pytest.raises(ValueError, match="vectors of layer 9, but the model .* has the layers 0 to 1"):
-        logit_lens(hooked_model, SteeringVectors({1: torch.ones(16), 9: torch.ones(16)}))
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
