@@ -3,7 +3,7 @@
 Texts are what the model wrote on held-out prompts, steered by the vectors that are read. Where does the last layer's vector act? Which tokens does the
 lens name, and what does prefixing them bring? By which path does the penultimate vector act? How does the effect of a layer's vector travel?
 
-    python benchmarks/rl_readings.py        # a quarter of an hour on two cores, after rl_vectors.py
+    python benchmarks/rl_readings.py        # nine minutes on two cores, after rl_vectors.py
 """
 
 import json

@@ -4,7 +4,7 @@ All layers together and single layers, on the true reward and on a random one, a
 completion with. Learning rates are the better of two by the reward on validation prompts after a whole training; the controls have that of the
 true reward. Vectors and logs are kept beside this script; rl_readings.py reads them.
 
-    python benchmarks/rl_vectors.py        # three quarters of an hour on two cores
+    python benchmarks/rl_vectors.py        # half an hour on two cores
 """
 
 import json
