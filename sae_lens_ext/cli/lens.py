@@ -180,10 +180,10 @@ def _lines(result: LogitLensResult) -> Iterator[str]:
     name = result.provenance.get("model_name") or "this model"
     yield f"The {result.n_tokens:,} tokens of {name} by {result.reading()}"
     if result.measure == "cosine":
-        null = f"{result.random_largest:.3f}, which 95 % of random vectors stay below"
+        null = f"{result.random_largest:.3f}, as one in twenty random vectors does"
     else:
-        null = "what 95 % of random vectors of the same length stay below"
-    yield f"Left what is raised most, right what is lowered most; * exceeds {null}, as one in twenty does by chance"
+        null = "what all but one in twenty random vectors of the same length stay below"
+    yield f"Left what is raised most, right what is lowered most; * exceeds {null}"
     number = "{:.3f}" if result.measure == "cosine" else "{:#.4g}"
     n = result.top_ids.shape[1]
     ends = [

@@ -88,7 +88,7 @@ def test_lens_prints_both_ends_of_every_vector(
         assert f"{label}   ‖x‖ = {drawn(0, 1)[int(label[-1])].norm():.4g}" in printed
     assert f"Steering vectors of {file}" in printed
     assert "cos(W_U[v], x), without the final norm" in printed
-    assert f"* exceeds {result.random_largest:.3f}, which 95 % of random vectors stay below" in printed
+    assert f"* exceeds {result.random_largest:.3f}, as one in twenty random vectors does" in printed
     assert loaded == [("tiny", "cpu")]
 
 
@@ -104,7 +104,8 @@ def test_stars_mark_what_exceeds_random_vectors(
     command(file, "--top", 1, "--measure", "dot")
     out = capsys.readouterr().out
     assert (
-        "W_U[v] · x" in out and "* exceeds what 95 % of random vectors of the same length stay below" in out
+        "W_U[v] · x" in out
+        and "* exceeds what all but one in twenty random vectors of the same length stay below" in out
     )
     assert next(line for line in out.splitlines() if line.startswith("    ")).split()[3] == "*"
 
