@@ -21,7 +21,16 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 def test_help_names_every_verb(capsys) -> None:
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    for verb in ("quickstart", "train", "list", "describe", "cite", "install-embedded"):
+    for verb in (
+        "quickstart",
+        "train",
+        "train-vectors",
+        "lens",
+        "list",
+        "describe",
+        "cite",
+        "install-embedded",
+    ):
         assert verb in out
 
 
