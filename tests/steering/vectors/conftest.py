@@ -10,34 +10,24 @@ from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 from transformer_lens import HookedTransformerConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.conftest import CONTEXT, VOCABULARY
+from tests.tiny_llama import save_tiny_llama
 
 N_LAYERS, D_MODEL, D_MLP, N_HEADS = 3, 16, 24, 2
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("llama")
-    cfg = LlamaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=D_MODEL,
-        intermediate_size=D_MLP,
-        num_hidden_layers=N_LAYERS,
+    return save_tiny_llama(
+        tmp_path_factory.mktemp("llama"),
+        tokenizer_folder,
         num_attention_heads=N_HEADS,
         num_key_value_heads=N_HEADS,
         max_position_embeddings=4 * CONTEXT,
         mlp_bias=True,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-        initializer_range=0.3,
     )
-    LlamaForCausalLM(cfg).save_pretrained(folder)
-    PreTrainedTokenizerFast.from_pretrained(tokenizer_folder).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

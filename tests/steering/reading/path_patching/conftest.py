@@ -6,34 +6,23 @@ from typing import Any
 import pytest
 import torch
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sae_lens_ext.embedded.model import _load_hooked
-from tests.conftest import CONTEXT, VOCABULARY
+from tests.conftest import CONTEXT
+from tests.tiny_llama import save_tiny_llama
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
     """A random Llama of three layers saved as Hugging Face does: grouped queries, RMSNorm, rotary embeddings, gated MLP."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("llama")
-    cfg = LlamaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=3,
+    return save_tiny_llama(
+        tmp_path_factory.mktemp("llama"),
+        tokenizer_folder,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=0,
         pad_token_id=0,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
     )
-    LlamaForCausalLM(cfg).save_pretrained(folder)
-    PreTrainedTokenizerFast.from_pretrained(tokenizer_folder).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
