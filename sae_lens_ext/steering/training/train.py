@@ -94,7 +94,7 @@ def train_steering_vectors(
         early_stop: When to stop before the last step.
         start: Vectors to begin with, of the same layers; None for zeros.
         folder: Where to save state, log and vectors; None for nowhere.
-        show_progress: Whether to show a bar, with the mean reward.
+        show_progress: Whether to show a bar, with reward, KL to the base, entropy and length.
 
     Returns:
         The vectors after the last step; their provenance says how they were made.
@@ -151,6 +151,7 @@ def _train(trainer: Trainer, run: RunFolder | None, *, show_progress: bool) -> N
 
     log = None if run is None else RunLog(run.path, trainer.step)
     bar = tqdm(total=trainer.settings.steps, initial=trainer.step, desc="RLOO", disable=not show_progress)
+    kl = "-"  # of the last step in which it was computed
     with bar, trainer.frozen(), log or nullcontext():
         while not trainer.finished:
             started = time.monotonic()
@@ -163,7 +164,14 @@ def _train(trainer: Trainer, run: RunFolder | None, *, show_progress: bool) -> N
                 log.write(line | {"seconds": time.monotonic() - started})
                 trainer.checkpoint().save(run.path / CHECKPOINT_FILE)
             bar.update()
-            bar.set_postfix(reward=f"{line['reward']:.3f}", entropy=f"{line['entropy']:.2f}")
+            if line["kl_to_base"] is not None:
+                kl = f"{line['kl_to_base']:.3f}"
+            bar.set_postfix(
+                reward=f"{line['reward']:.3f}",
+                kl=kl,
+                entropy=f"{line['entropy']:.2f}",
+                length=f"{line['length']:.1f}",
+            )
 
 
 class _Plan:
