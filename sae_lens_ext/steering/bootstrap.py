@@ -33,6 +33,14 @@ def resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate([np.arange(n)[None], drawn])
 
 
+def bootstrap_weights(n: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """Give how often each of n things is in each bootstrap sample, [1 + n_resamples, n]; the first sample is the things themselves."""
+    drawn = resamples(n, n_resamples, seed)
+    weights = np.zeros(drawn.shape)
+    np.add.at(weights, (np.arange(len(drawn))[:, None], drawn), 1)
+    return weights
+
+
 def estimate(of_samples: NDArray[np.float64], n: int) -> Estimate:
     """Make an estimate of a number's values over samples, [1 + n_resamples], the first being that of all n things as they are."""
     if n == 1:

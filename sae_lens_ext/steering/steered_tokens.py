@@ -37,3 +37,12 @@ def acting_on(
     batch, n_tokens = real.shape
     seen = TokenPass(0, n_tokens, n_tokens if prompt is None else prompt.shape[1], prompt)
     return [part for part in parts if bool((part.tokens.mask(seen, batch) & real).any())]
+
+
+def require_none_idle(idle: Sequence[SingleIntervention], n_sequences: int) -> None:
+    """Raise RuntimeError if there is an intervention that acted on no token of any sequence."""
+    if idle:
+        raise RuntimeError(
+            f"{idle[0]} acted on no token of the {n_sequences} sequences: its positions or phases were never reached. Positions count from 0 in the "
+            "whole sequence, negative ones from the end of the prompt."
+        )

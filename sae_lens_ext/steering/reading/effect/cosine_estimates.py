@@ -2,7 +2,6 @@
 
 import torch
 
-from sae_lens_ext.steering.bootstrap import resamples
 from sae_lens_ext.steering.reading.effect.direction_sums import (
     DirectionSums,
     cosine_sums,
@@ -11,14 +10,6 @@ from sae_lens_ext.steering.reading.effect.direction_sums import (
 )
 
 _LEVELS = (0.025, 0.975)
-
-
-def bootstrap_weights(n_rows: int, n_resamples: int, seed: int) -> torch.Tensor:
-    """Give how often each prompt is in each sample, [1 + n_resamples, n_rows], float64; the first sample is the prompts themselves."""
-    drawn = torch.from_numpy(resamples(n_rows, n_resamples, seed))
-    return torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(1).double().expand(drawn.shape)
-    )
 
 
 def cosine_estimates(
@@ -31,7 +22,7 @@ def cosine_estimates(
         n_tokens: Tokens that the sums are over.
         vector: s_i, [d_model], float64.
         local: s_j of each of these blocks, [n_blocks, d_model], float64; NaN where there is none.
-        weights: As `bootstrap_weights` gives.
+        weights: As `bootstrap_weights` gives, a tensor.
 
     Returns:
         By field of `Persistence`, [n_blocks] each, and [n_blocks, 2] of intervals, float64; NaN where a number is not defined.

@@ -12,7 +12,12 @@ from sae_lens_ext.steering.intervention import Intervention, SingleIntervention
 from sae_lens_ext.steering.reading.effect.token_choice import TokenChoice, counted
 from sae_lens_ext.steering.sequences import Sequences, padded_batches
 from sae_lens_ext.steering.steer import steer
-from sae_lens_ext.steering.steered_tokens import acting_on, depends_on_prompt, require_no_masks
+from sae_lens_ext.steering.steered_tokens import (
+    acting_on,
+    depends_on_prompt,
+    require_no_masks,
+    require_none_idle,
+)
 from sae_lens_ext.steering.vectors import SteeringVectors
 
 
@@ -154,11 +159,7 @@ def differences(
             tick()
             at_block = {block: _difference(steered[block], base[block], chosen) for block in blocks[number]}
             yield Differences(number, rows, chosen, at_block)
-    if idle:
-        raise RuntimeError(
-            f"{idle[0]} acted on no token of the {len(sequences)} sequences: its positions or phases were never reached. Positions count from 0 in the "
-            "whole sequence, negative ones from the end of the prompt."
-        )
+    require_none_idle(idle, len(sequences))
 
 
 def _parts(steerings: Sequence[Steering]) -> list[SingleIntervention]:

@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.reading.effect.cosine_estimates import bootstrap_weights, cosine_estimates
+from sae_lens_ext.steering.bootstrap import bootstrap_weights
+from sae_lens_ext.steering.reading.effect.cosine_estimates import cosine_estimates
 from sae_lens_ext.steering.reading.effect.differences import (
     Steering,
     batches,
@@ -89,7 +90,7 @@ def persistence(
     local = torch.full((n, vectors.d_model), torch.nan, dtype=torch.float64)
     for layer in vectors.layers:
         local[layer] = vectors[layer].double()
-    weights = bootstrap_weights(max(counting.prompt_of) + 1, n_resamples, seed)
+    weights = torch.from_numpy(bootstrap_weights(max(counting.prompt_of) + 1, n_resamples, seed))
     n_tokens = n_counted(counting, tokens)
     chunks = _chunks(steerings, vectors.layers, n, len(weights.T) * vectors.d_model)
     n_passes = len(batches(CALLER, steerings, counting, batch_size, "cpu")) * (len(chunks) + len(steerings))

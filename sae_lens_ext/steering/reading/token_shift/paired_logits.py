@@ -11,7 +11,7 @@ from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.reading.predictions import logits_at, predicting
 from sae_lens_ext.steering.sequences import Sequences, padded_batches
 from sae_lens_ext.steering.steer import steer
-from sae_lens_ext.steering.steered_tokens import acting_on, depends_on_prompt
+from sae_lens_ext.steering.steered_tokens import acting_on, depends_on_prompt, require_none_idle
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,4 @@ def paired_logits(
         row = torch.tensor(rows)[where[0]]
         offset = where[1] + 1 - torch.tensor(sequences.prompt_lengths)[row]
         yield PairedLogits(row, offset, tokens.cpu()[where[0], where[1] + 1], base, steered)
-    if idle:
-        raise RuntimeError(
-            f"{idle[0]} acted on no token of the {len(wanted)} sequences: its positions or phases were never reached. Positions count from 0 in the "
-            "whole sequence, negative ones from the end of the prompt."
-        )
+    require_none_idle(idle, len(wanted))

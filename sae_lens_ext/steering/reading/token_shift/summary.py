@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_lens_ext.steering.bootstrap import Estimate, estimate, resamples
+from sae_lens_ext.steering.bootstrap import Estimate, bootstrap_weights, estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,10 +18,7 @@ class PromptResamples:
     @classmethod
     def draw(cls, n_prompts: int, n_resamples: int, seed: int) -> "PromptResamples":
         """Draw bootstrap samples of prompts."""
-        drawn = resamples(n_prompts, n_resamples, seed)
-        weights = np.zeros((len(drawn), n_prompts))
-        np.add.at(weights, (np.arange(len(drawn))[:, None], drawn), 1)
-        return cls(weights)
+        return cls(bootstrap_weights(n_prompts, n_resamples, seed))
 
     def mean(self, values: NDArray[np.float64], prompt: NDArray[np.int64]) -> Estimate:
         """Estimate the mean of values, all tokens counting alike.

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_lens_ext.steering import bootstrap
 from sae_lens_ext.steering.bootstrap import resamples
-from sae_lens_ext.steering.reading.effect.cosine_estimates import bootstrap_weights, cosine_estimates
+from sae_lens_ext.steering.reading.effect.cosine_estimates import cosine_estimates
 from sae_lens_ext.steering.reading.effect.direction_sums import (
     DirectionSums,
     cosine_sums,
@@ -19,6 +20,10 @@ from sae_lens_ext.steering.reading.effect.direction_sums import (
 from tests.steering.reading.effect.toy import cosine
 
 D = 24
+
+
+def bootstrap_weights(n_rows: int, n_resamples: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(bootstrap.bootstrap_weights(n_rows, n_resamples, seed))
 
 
 def sums_of(*rows: torch.Tensor) -> DirectionSums:
