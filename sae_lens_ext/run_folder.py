@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,15 +32,16 @@ class RunFolder:
 
     Args:
         path: The folder; it need not exist yet, and is not made before `claim`.
-        plan: What is run in it.
+        plan: What is run in it: a mapping of JSON values, or what gives one.
         maker: What runs it, for messages, such as "`sae-lens-ext quickstart`".
 
     Raises:
         ValueError: The folder holds something else, or a run of another plan.
     """
 
-    def __init__(self, path: Path, plan: Plan, maker: str) -> None:
-        self.path, self.plan, self.maker = path, plan, maker
+    def __init__(self, path: Path, plan: Plan | Mapping[str, Any], maker: str) -> None:
+        self.path, self.maker = path, maker
+        self.plan = dict(plan) if isinstance(plan, Mapping) else plan.to_dict()
         self._require_ours()
 
     @property
@@ -55,7 +56,7 @@ class RunFolder:
     def claim(self) -> None:
         """Make the folder and note the plan in it, once everything the plan names has been found."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / PLAN_FILE, self.plan.to_dict())
+        write_json(self.path / PLAN_FILE, self.plan)
 
     def latest_checkpoint(self, stage: str, saes: Iterable[str] = (".",)) -> Path | None:
         """Find the last checkpoint of a stage that holds every SAE whole, or None.
@@ -112,7 +113,7 @@ class RunFolder:
         return json.loads(path.read_text())
 
     def _require_ours(self) -> None:
-        path, plan_file, plan = self.path, self.path / PLAN_FILE, self.plan.to_dict()
+        path, plan_file, plan = self.path, self.path / PLAN_FILE, self.plan
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file. Give a folder, or one that does not exist yet.")
         if not path.exists() or not any(path.iterdir()):

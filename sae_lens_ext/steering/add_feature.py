@@ -7,10 +7,10 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_lens_ext.language_model import Site
+from sae_lens_ext.number_checks import require_bool, require_number
 from sae_lens_ext.steering.effects import AddedVector
 from sae_lens_ext.steering.feature_checks import feature_site, require_feature, sae_name, unit_row
 from sae_lens_ext.steering.intervention import SingleIntervention
-from sae_lens_ext.steering.number_checks import require_bool, require_number
 from sae_lens_ext.steering.token_selection import PHASES, Positions, TokenSelection
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from sae_lens_ext.language_model import Site
+from sae_lens_ext.number_checks import require_bool, require_number
 from sae_lens_ext.steering.effects import AddedVector
 from sae_lens_ext.steering.intervention import SingleIntervention
-from sae_lens_ext.steering.number_checks import require_bool, require_number
 from sae_lens_ext.steering.token_selection import PHASES, Positions, TokenSelection
 
 

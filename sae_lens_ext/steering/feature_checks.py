@@ -8,7 +8,7 @@ from sae_lens import SAE
 from sae_lens_ext.analysis.dictionaries import require_folded
 from sae_lens_ext.architectures.residual import BASE_METADATA_KEY
 from sae_lens_ext.language_model import Site
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 
 
 def sae_name(sae: SAE[Any]) -> str:

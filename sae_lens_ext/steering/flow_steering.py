@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sae_lens_ext.architectures.fold_thresholds import unit_row_thresholds
+from sae_lens_ext.number_checks import require_bool, require_number
 from sae_lens_ext.steering.add_feature import AddFeature
 from sae_lens_ext.steering.add_vector import AddVector
 from sae_lens_ext.steering.intervention import InterventionSum, SingleIntervention
-from sae_lens_ext.steering.number_checks import require_bool, require_number
 from sae_lens_ext.steering.scale_feature import ScaleFeature
 from sae_lens_ext.steering.token_selection import PHASES, Positions
 

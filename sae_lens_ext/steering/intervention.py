@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from sae_lens_ext.language_model import Site
+from sae_lens_ext.number_checks import require_number
 from sae_lens_ext.steering.effects import Effect
-from sae_lens_ext.steering.number_checks import require_number
 from sae_lens_ext.steering.token_selection import PHASES, TokenSelection
 
 Hook = Callable[..., "torch.Tensor | None"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from sae_lens import SAE
 
+from sae_lens_ext.number_checks import require_number
 from sae_lens_ext.steering.live_feature import LiveFeature
-from sae_lens_ext.steering.number_checks import require_number
 from sae_lens_ext.steering.token_selection import PHASES, Positions
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sae_lens_ext.analysis.provenance import tokens_read
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _KINDS = "Give token ids [batch, pos], a list of texts, a list of (prompt, completion) pairs of strings, or Sequences."

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.token_pass import TokenPass
 
 Phase = Literal["prompt", "generation"]

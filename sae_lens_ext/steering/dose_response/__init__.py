@@ -1,6 +1,6 @@
 """What a steering does to what a model writes, against its strength."""
 
-from sae_lens_ext.steering.bootstrap import Estimate
+from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.steering.dose_response.behaviour import Behaviour, presence_of_words, share_of_words
 from sae_lens_ext.steering.dose_response.compare import compare_dose_responses
 from sae_lens_ext.steering.dose_response.measure import dose_response

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sae_lens_ext.analysis.texts import require_detached
+from sae_lens_ext.number_checks import require_number
 from sae_lens_ext.steering.dose_response.estimates import MODES
-from sae_lens_ext.steering.number_checks import require_number
 
 CALLER = "dose_response"
 

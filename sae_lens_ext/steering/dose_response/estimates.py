@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_lens_ext.steering.bootstrap import Estimate, estimate
+from sae_lens_ext.bootstrap import Estimate, estimate
 
 Mode = Literal["activate", "suppress"]
 MODES: tuple[Mode, ...] = ("activate", "suppress")

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from sae_lens_ext.steering.bootstrap import Estimate
+from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.steering.dose_response.result import DoseResponse
 
 COLOURS = qualitative.Safe

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.bootstrap import Estimate, estimate, resamples
+from sae_lens_ext.bootstrap import Estimate, estimate, resamples
 from sae_lens_ext.steering.dose_response.behaviour import Behaviour, behaviour_name, score_completion
 from sae_lens_ext.steering.dose_response.checks import (
     CALLER,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result, save_result
-from sae_lens_ext.steering.bootstrap import Estimate
+from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.steering.dose_response.estimates import Mode
 
 if TYPE_CHECKING:

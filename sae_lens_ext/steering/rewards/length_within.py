@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 
 UNITS = ("words", "characters")
 

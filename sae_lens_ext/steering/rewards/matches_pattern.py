@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_lens_ext.steering.number_checks import require_bool
+from sae_lens_ext.number_checks import require_bool
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_lens_ext.steering.number_checks import require_number, whole_number
+from sae_lens_ext.number_checks import require_number, whole_number
 
 
 @dataclass(frozen=True)

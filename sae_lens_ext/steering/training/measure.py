@@ -13,8 +13,8 @@ import torch
 
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.language_model.continuation import left_padded
+from sae_lens_ext.number_checks import require_bool, require_number, whole_number
 from sae_lens_ext.steering.intervention import Intervention
-from sae_lens_ext.steering.number_checks import require_bool, require_number, whole_number
 from sae_lens_ext.steering.steer import steer
 from sae_lens_ext.steering.steered_tokens import depends_on_prompt, require_no_masks
 from sae_lens_ext.steering.training.reward_calls import Reward, call_reward, reward_name

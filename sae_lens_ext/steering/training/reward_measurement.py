@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result, save_result
-from sae_lens_ext.steering.bootstrap import Estimate, mean_estimate
+from sae_lens_ext.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.steering.sequences import Sequences
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sae_lens_ext.steering.number_checks import require_bool, require_number, whole_number
+from sae_lens_ext.number_checks import require_bool, require_number, whole_number
 from sae_lens_ext.steering.training.advantages import CONTROLS, Control
 from sae_lens_ext.steering.training.early_stop import EarlyStop
 

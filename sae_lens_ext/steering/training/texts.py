@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sae_lens_ext.language_model import stop_tokens
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.training.rollout import Rollout
 
 

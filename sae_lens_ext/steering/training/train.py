@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from sae_lens_ext.analysis.provenance import versions
+from sae_lens_ext.language_model.weights_hash import weights_hash
 from sae_lens_ext.run_folder import RunFolder
+from sae_lens_ext.run_log import RunLog
 from sae_lens_ext.steering.training.advantages import Control
 from sae_lens_ext.steering.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from sae_lens_ext.steering.training.early_stop import EarlyStop
 from sae_lens_ext.steering.training.reward_calls import Reward, RewardError, reward_name
-from sae_lens_ext.steering.training.run_log import RunLog
 from sae_lens_ext.steering.training.settings import TrainingSettings, require_layers, require_learning_rates
 from sae_lens_ext.steering.training.step import Trainer
 from sae_lens_ext.steering.training.texts import prompt_tokens, require_language_model, require_stop_tokens
@@ -130,7 +131,7 @@ def train_steering_vectors(
     ids = prompt_tokens(_CALLER, model, prompts, prepend_bos=prepend_bos, max_new_tokens=max_new_tokens)
     about = _about(model, prompts, reward, start, settings)
     trainer = Trainer(model, list(prompts), ids, reward, settings, start)
-    run = None if folder is None else RunFolder(Path(folder), _Plan(about), _CALLER)
+    run = None if folder is None else RunFolder(Path(folder), about, _CALLER)
     if run is not None:
         if (run.path / VECTORS_FILE).exists():
             return SteeringVectors.load(run.path / VECTORS_FILE)
@@ -174,14 +175,6 @@ def _train(trainer: Trainer, run: RunFolder | None, *, show_progress: bool) -> N
             )
 
 
-class _Plan:
-    def __init__(self, about: dict[str, Any]) -> None:
-        self._about = about
-
-    def to_dict(self) -> dict[str, Any]:
-        return self._about
-
-
 def _about(
     model: Any,
     prompts: Sequence[str],
@@ -196,19 +189,10 @@ def _about(
     return {
         "made_by": _CALLER,
         "model_name": getattr(model.cfg, "model_name", None),
-        "model_weights": _weights(model),
+        "model_weights": weights_hash(model),
         "prompts": len(prompts),
         "prompts_sha256": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
         "reward_name": reward_name(reward),
         "start_sha256": None if start is None else begun.hexdigest(),
         **settings.to_dict(),
     }
-
-
-def _weights(model: Any) -> str:
-    """Give a hash by which another model's weights are told apart: of the mean size of every parameter, rounded, so that the device does not matter."""
-    sizes = [
-        (list(p.shape), f"{float(p.detach().abs().mean(dtype=torch.float32)):.3e}")
-        for p in model.parameters()
-    ]
-    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.training.run_log import LOG_FILE
+from sae_lens_ext.run_log import LOG_FILE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
-from sae_lens_ext.steering.number_checks import require_number
+from sae_lens_ext.number_checks import require_number
 
 COMBINATION = "linear combination"
 

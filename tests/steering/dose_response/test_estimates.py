@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sae_lens_ext.steering.bootstrap import estimate, resamples
+from sae_lens_ext.bootstrap import estimate, resamples
 from sae_lens_ext.steering.dose_response.estimates import distinct_share, dose_estimates
 
 

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.bootstrap import bootstrap_weights
+from sae_lens_ext.bootstrap import bootstrap_weights
 from sae_lens_ext.steering.reading.effect.cosine_estimates import cosine_estimates
 from sae_lens_ext.steering.reading.effect.differences import (
     Steering,

@@ -10,7 +10,7 @@ import torch
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result, save_result
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.reading.gains.pair_gain import no_way, pair_gain_fields
 from sae_lens_ext.steering.reading.gains.reward_ratio import ratio_provenance
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.result_files import load_result, save_result
-from sae_lens_ext.steering.bootstrap import Estimate, estimate
+from sae_lens_ext.bootstrap import Estimate, estimate
 from sae_lens_ext.steering.reading.gains.rewards import MeanRewards
 
 if TYPE_CHECKING:

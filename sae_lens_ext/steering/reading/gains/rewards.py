@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.bootstrap import Estimate, estimate, resamples
-from sae_lens_ext.steering.number_checks import require_number
+from sae_lens_ext.bootstrap import Estimate, estimate, resamples
+from sae_lens_ext.number_checks import require_number
 
 _HOW = "Give numbers for all, or measurements of the same prompts in the same order for all, such as measure_reward gives."
 

@@ -6,7 +6,7 @@ import torch
 
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.number_checks import require_bool, whole_number
+from sae_lens_ext.number_checks import require_bool, whole_number
 from sae_lens_ext.steering.reading.effect import PropagatedEffect
 from sae_lens_ext.steering.reading.lens.final_norm import FinalNorm, final_norm_of
 from sae_lens_ext.steering.reading.lens.ranking import MEASURES, Measure, rank_tokens

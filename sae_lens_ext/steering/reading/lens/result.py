@@ -10,7 +10,7 @@ import torch
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result_with_tensors, save_result_with_tensors
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.reading.lens.final_norm import Kind
 from sae_lens_ext.steering.reading.lens.ranking import Measure
 from sae_lens_ext.steering.reading.lens.shown import shown_token

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from sae_lens_ext.language_model import same_hook
+from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.intervention import Intervention
-from sae_lens_ext.steering.number_checks import whole_number
 from sae_lens_ext.steering.token_selection import PHASES
 from sae_lens_ext.steering.vectors.named_vectors import named_vectors
 

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sae_lens_ext.steering.bootstrap import Estimate
+from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.steering.reading.path_patching.modes import PARTS, PathMode
 from sae_lens_ext.steering.reading.path_patching.result import PathPatching, PathRow
 

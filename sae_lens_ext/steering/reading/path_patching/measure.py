@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sae_lens_ext.bootstrap import Estimate, estimate, resamples
 from sae_lens_ext.language_model import evaluating
-from sae_lens_ext.steering.bootstrap import Estimate, estimate, resamples
 from sae_lens_ext.steering.reading.path_patching.distances import MEASURES, distance_sums
 from sae_lens_ext.steering.reading.path_patching.modes import PathMode
 from sae_lens_ext.steering.reading.path_patching.paths import patched_paths

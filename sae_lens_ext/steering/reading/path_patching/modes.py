@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 
 Whole = Literal["full", "skip_attn", "skip_mlp", "skip_layer", "base"]
 Part = Literal["q", "k", "v"]

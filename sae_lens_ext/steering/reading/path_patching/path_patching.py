@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.language_model import evaluating
-from sae_lens_ext.steering.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.steering.reading.path_patching.entering import entering_vector
 from sae_lens_ext.steering.reading.path_patching.identities import check_identities
 from sae_lens_ext.steering.reading.path_patching.measure import distances, estimates

@@ -9,7 +9,7 @@ import torch
 
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.analysis.result_files import load_result_with_tensors, save_result_with_tensors
-from sae_lens_ext.steering.number_checks import whole_number
+from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.reading.token_shift import tables
 from sae_lens_ext.steering.reading.token_shift.shifts import Shifts
 from sae_lens_ext.steering.reading.token_shift.tables import Concentration

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_lens_ext.steering.bootstrap import Estimate, bootstrap_weights, estimate
+from sae_lens_ext.bootstrap import Estimate, bootstrap_weights, estimate
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sae_lens_ext.steering.bootstrap import Estimate
+from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.steering.reading.token_shift.shifts import NO_TOKEN, Shifts
 from sae_lens_ext.steering.reading.token_shift.summary import PromptResamples
 

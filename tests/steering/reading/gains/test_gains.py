@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_lens_ext.steering.bootstrap import resamples
+from sae_lens_ext.bootstrap import resamples
 from sae_lens_ext.steering.reading.gains import PairGain, PairGains, Transfer, pair_gain, pair_gains, transfer
 
 

@@ -8,8 +8,8 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from sae_lens_ext.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.steering import AddVector, steer
-from sae_lens_ext.steering.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.steering.reading.path_patching import identities, patched_paths, path_patching
 from sae_lens_ext.steering.reading.path_patching.modes import PathMode
 from sae_lens_ext.steering.sequences import Sequences
