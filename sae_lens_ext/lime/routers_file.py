@@ -1,0 +1,67 @@
+"""Routers as a file: safetensors, with what they fit and where they come from in the header."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from sae_lens_ext.analysis.provenance import versions
+from sae_lens_ext.files import write_whole_bytes
+
+_FORMAT = "sae_lens_ext.LimeRouters/1"
+
+
+def write_routers(
+    path: str | Path, weights: Mapping[int, torch.Tensor], provenance: Mapping[str, Any], *, frozen: bool
+) -> None:
+    """Write R of every layer, `layer.ℓ`, float32; whole or not at all.
+
+    Raises:
+        ValueError: A weight is NaN or infinite. What was there is as it was.
+    """
+    tensors = {f"layer.{layer}": R.detach().cpu().float().contiguous() for layer, R in weights.items()}
+    _require_finite("The routers cannot be saved", tensors)
+    header = {
+        "format": _FORMAT,
+        "frozen": json.dumps(frozen),
+        "provenance": json.dumps({**provenance, **versions()}, allow_nan=False),
+    }
+    write_whole_bytes(path, save(tensors, header))
+
+
+def read_routers(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, Any], bool]:
+    """Read R by layer, the provenance, and whether they are frozen.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is truncated, of another kind, or its weights do not fit together.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.get("format") != _FORMAT:
+            raise ValueError(f"its format is {header.get('format')!r}")
+        weights = {layer: tensors[f"layer.{layer}"] for layer in range(len(tensors))}
+        n_heads = weights[0].shape[0]
+        for layer, R in weights.items():
+            if R.shape != (n_heads, layer + 1, n_heads):
+                raise ValueError(f"layer {layer} has the shape {tuple(R.shape)}")
+        _require_finite("they are of no use", tensors)
+        return weights, json.loads(header["provenance"]), bool(json.loads(header["frozen"]))
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no LIMe routers that this version can read, {_FORMAT} ({type(error).__name__}: {error}). Give a file that LimeRouters.save wrote."
+        ) from error
+
+
+def _require_finite(what: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, R in tensors.items():
+        if not bool(R.isfinite().all()):
+            raise ValueError(f"{what}: {name} holds NaN or infinity. Train again with a lower router_lr.")
