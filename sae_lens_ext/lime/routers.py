@@ -149,11 +149,16 @@ class LimeRouters(nn.Module):
 
         return router_map(self).to_frame()
 
-    def plot(self, *, per_head: bool = False) -> go.Figure:
-        """Draw who reads whom: by layer (mean |R| over heads, as shares), or the signed weights of each head."""
+    def plot(self, *, per_head: bool = False, off_diagonal: bool = False) -> go.Figure:
+        """Draw who reads whom, as a heat map.
+
+        Args:
+            per_head: The signed weights of each head, instead of the mean |R| over heads as shares of each layer's.
+            off_diagonal: Leave each layer's own out of its shares, as is clearer where routers began at the identity.
+        """
         from sae_lens_ext.lime.reading import router_map
 
-        return router_map(self).plot(per_head=per_head)
+        return router_map(self, off_diagonal=off_diagonal).plot(per_head=per_head)
 
     def save(self, path: str | Path) -> None:
         """Write the weights as safetensors, with sizes and provenance in the header; whole or not at all.
