@@ -32,6 +32,14 @@ from sae_lens_ext.architectures import (
 from sae_lens_ext.language_model import mix_datasets
 
 if TYPE_CHECKING:
+    from sae_lens_ext.analysis.collapse import (
+        CollapseReport,
+        collapse_report,
+        matrix_entropy,
+        plot_collapse,
+        separability,
+        sequence_entropies,
+    )
     from sae_lens_ext.analysis.domains import DomainReport, evaluate_domains
     from sae_lens_ext.analysis.flow import (
         DeactivationResult,
@@ -75,6 +83,31 @@ if TYPE_CHECKING:
         subspace_report,
     )
     from sae_lens_ext.embedded import embedded_texts, list_embedded_texts, load_embedded_model
+    from sae_lens_ext.lime.arithmetic import (
+        ArithmeticAccuracy,
+        ArithmeticExamples,
+        ArithmeticVocabulary,
+        arithmetic_accuracy,
+        arithmetic_examples,
+    )
+    from sae_lens_ext.lime.attach import (
+        attach_lime,
+    )
+    from sae_lens_ext.lime.reading import (
+        DepthwiseCircuits,
+        RouterMap,
+        depthwise_circuits,
+        router_map,
+    )
+    from sae_lens_ext.lime.routers import (
+        LimeRouters,
+    )
+    from sae_lens_ext.lime.training import (
+        LanguageModelLoss,
+        LanguageModelTraining,
+        language_model_loss,
+        train_language_model,
+    )
     from sae_lens_ext.steering import (
         AblateFeature,
         AddFeature,
@@ -149,10 +182,15 @@ __all__ = [
     "AblateFeature",
     "AddFeature",
     "AddVector",
+    "ArithmeticAccuracy",
+    "ArithmeticExamples",
+    "ArithmeticVocabulary",
     "BoxedEquals",
     "BudgetCurve",
     "ClampFeature",
+    "CollapseReport",
     "DeactivationResult",
+    "DepthwiseCircuits",
     "DomainReport",
     "DoseResponse",
     "EarlyStop",
@@ -170,8 +208,11 @@ __all__ = [
     "KronSAEConfig",
     "KronTrainingSAE",
     "KronTrainingSAEConfig",
+    "LanguageModelLoss",
+    "LanguageModelTraining",
     "LastNumberEquals",
     "LengthWithin",
+    "LimeRouters",
     "LogitLensResult",
     "LowRankFeatureModel",
     "MaskingCurve",
@@ -191,6 +232,7 @@ __all__ = [
     "ResidualTrainingSAEConfig",
     "RewardError",
     "RewardMeasurement",
+    "RouterMap",
     "ScaleFeature",
     "Sequences",
     "StabilityProbe",
@@ -202,12 +244,17 @@ __all__ = [
     "TrainingLog",
     "Transfer",
     "TransitionResult",
+    "arithmetic_accuracy",
+    "arithmetic_examples",
+    "attach_lime",
     "budget_curve",
     "cite",
+    "collapse_report",
     "compare_dose_responses",
     "compare_logs",
     "compare_new_latents",
     "deactivation_test",
+    "depthwise_circuits",
     "describe",
     "dose_response",
     "embedded_texts",
@@ -218,6 +265,7 @@ __all__ = [
     "flow_map",
     "flow_steering",
     "fold_thresholds",
+    "language_model_loss",
     "learning_rates_by_depth",
     "list_architectures",
     "list_embedded_texts",
@@ -226,6 +274,7 @@ __all__ = [
     "logit_lens",
     "masking_curve",
     "match_features",
+    "matrix_entropy",
     "measure_firing_rates",
     "measure_reward",
     "mix_datasets",
@@ -236,11 +285,15 @@ __all__ = [
     "path_patching",
     "pearson_matches",
     "persistence",
+    "plot_collapse",
     "pool_features",
     "predecessor_activity",
     "presence_of_words",
     "propagated_effect",
     "retrain_encoder",
+    "router_map",
+    "separability",
+    "sequence_entropies",
     "share_of_words",
     "stability_probe",
     "steer",
@@ -249,6 +302,7 @@ __all__ = [
     "top_activations",
     "trace_feature",
     "trace_features",
+    "train_language_model",
     "train_seeds",
     "train_steering_vectors",
     "transfer",
@@ -346,6 +400,27 @@ _LAZY = {
     "pair_gains": "sae_lens_ext.steering.reading.gains",
     "transfer": "sae_lens_ext.steering.reading.gains",
     "Sequences": "sae_lens_ext.steering.sequences",
+    "attach_lime": "sae_lens_ext.lime.attach",
+    "LimeRouters": "sae_lens_ext.lime.routers",
+    "LanguageModelLoss": "sae_lens_ext.lime.training",
+    "LanguageModelTraining": "sae_lens_ext.lime.training",
+    "language_model_loss": "sae_lens_ext.lime.training",
+    "train_language_model": "sae_lens_ext.lime.training",
+    "ArithmeticAccuracy": "sae_lens_ext.lime.arithmetic",
+    "ArithmeticExamples": "sae_lens_ext.lime.arithmetic",
+    "ArithmeticVocabulary": "sae_lens_ext.lime.arithmetic",
+    "arithmetic_accuracy": "sae_lens_ext.lime.arithmetic",
+    "arithmetic_examples": "sae_lens_ext.lime.arithmetic",
+    "DepthwiseCircuits": "sae_lens_ext.lime.reading",
+    "RouterMap": "sae_lens_ext.lime.reading",
+    "depthwise_circuits": "sae_lens_ext.lime.reading",
+    "router_map": "sae_lens_ext.lime.reading",
+    "CollapseReport": "sae_lens_ext.analysis.collapse",
+    "collapse_report": "sae_lens_ext.analysis.collapse",
+    "matrix_entropy": "sae_lens_ext.analysis.collapse",
+    "plot_collapse": "sae_lens_ext.analysis.collapse",
+    "separability": "sae_lens_ext.analysis.collapse",
+    "sequence_entropies": "sae_lens_ext.analysis.collapse",
 }
 
 
