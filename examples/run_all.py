@@ -22,6 +22,7 @@ EXAMPLES = (
     "feature_flow.py",
     "steering.py",
     "rl_steering_vectors.py",
+    "lime.py",
     "time_a_step.py",
 )
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from sae_lens_ext.cli import (
     augment,
     catalogue,
+    collapse,
     embedded,
     flow,
     lens,
@@ -19,11 +20,25 @@ from sae_lens_ext.cli import (
     stability,
     steer,
     train,
+    train_lime,
     train_vectors,
 )
 from sae_lens_ext.cli.errors import CommandError
 
-VERBS = (quickstart, augment, train, stability, flow, steer, train_vectors, lens, catalogue, embedded)
+VERBS = (
+    quickstart,
+    augment,
+    train,
+    stability,
+    flow,
+    steer,
+    train_vectors,
+    lens,
+    train_lime,
+    collapse,
+    catalogue,
+    embedded,
+)
 TRACEBACK_VARIABLE = "SAE_LENS_EXT_TRACEBACK"
 
 # What bad input raises. Anything else is a bug of ours and keeps its traceback.
@@ -43,6 +58,8 @@ examples:
   sae-lens-ext steer my_saes/blocks.6.hook_out --index 123 --prompt "The town of"
   sae-lens-ext train-vectors sums.jsonl --reward last_number --out my_vectors --chat
   sae-lens-ext lens my_vectors/vectors.safetensors --model embedded --layers 28,29
+  sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
+  sae-lens-ext collapse --text embedded:encyclopedia --out collapse.json --per-word 200
 
 Each verb has its own --help. Set {TRACEBACK_VARIABLE}=1 to see where an error came from.
 Exit status: 0 done, 1 error, 2 wrong command line, 130 interrupted.

@@ -26,6 +26,8 @@ def test_help_names_every_verb(capsys) -> None:
         "train",
         "train-vectors",
         "lens",
+        "train-lime",
+        "collapse",
         "list",
         "describe",
         "cite",

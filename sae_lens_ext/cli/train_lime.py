@@ -1,0 +1,299 @@
+"""`train-lime`: give a pretrained model Layer-Integrated Memory, train its routers, and see what they gain on held-out text."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sae_lens_ext.analysis.result_files import save_result
+from sae_lens_ext.analysis.texts import special_tokens
+from sae_lens_ext.bootstrap import Estimate
+from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.named_models import load_named_model
+from sae_lens_ext.cli.quiet import quieten
+from sae_lens_ext.cli.sources import (
+    CHARACTERS_PER_TOKEN,
+    HELD_OUT_ONE_IN,
+    load_documents,
+    split_documents,
+)
+from sae_lens_ext.files import write_whole
+from sae_lens_ext.language_model import packed_contexts, require_context_fits
+from sae_lens_ext.lime.attach import attach_lime
+from sae_lens_ext.lime.reading import router_map
+from sae_lens_ext.lime.training import (
+    LanguageModelLoss,
+    LanguageModelTraining,
+    language_model_loss,
+    train_language_model,
+)
+from sae_lens_ext.lime.training.settings import TRAINED, LanguageModelTrainingSettings
+from sae_lens_ext.run_folder import RunFolder
+
+ROUTERS_FILE, MAP_FILE = "routers.safetensors", "routers.html"
+RESULT_FILE, BEFORE_FILE, AFTER_FILE = "result.json", "held_out_before.json", "held_out_after.json"
+TRAINING_FOLDER, CURVE_FILE = "training", "training.html"
+FORMAT = "sae_lens_ext.TrainLime/1"
+INITIAL = ("identity", "random", "average")
+ROUTER_LR, MODEL_LR = 1e-2, 1e-4
+SAVED_EVERY = 10
+"""Steps between two saved states: a step on a pretrained model takes seconds."""
+
+DESCRIPTION = """\
+Let each key-value head of a pretrained model read the keys and values of all earlier layers by learnt weights (LIMe, arXiv 2502.09245).
+The weights begin at the identity, which changes nothing, and are trained on a text; the loss is measured on its held-out tenth.
+
+  sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
+  sae-lens-ext train-lime --text notes/ --out tuned --trained all --lr 2e-5
+  sae-lens-ext train-lime --text notes/ --out control --trained model --lr 2e-5
+
+what is trained:
+  routers  the routers alone, the model as it is
+  all      the routers and the model
+  model    the model alone, without routers: the control for `all`
+
+Text that a pretrained model has not seen lowers the loss of whatever is trained on it: not all of a gain is due to reading earlier layers.
+An interrupted command goes on where it was when it is given again.
+"""
+
+
+def add_parsers(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    parser = verbs.add_parser(
+        "train-lime",
+        help="train routers over the keys and values of all earlier layers of a pretrained model",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--text", required=True, help="embedded:NAME, a file, a folder or a data set of the hub's")
+    add("--out", type=Path, required=True, help="folder for routers, heat map and measurements")
+    add(
+        "--model",
+        default="embedded",
+        help="embedded, a folder, or a model of the hub's (default: %(default)s)",
+    )
+    add("--trained", choices=TRAINED, default="routers", help="(default: %(default)s)")
+    add(
+        "--initial",
+        choices=INITIAL,
+        help="routers at the start: the identity; besides it random weights on earlier layers, as the paper for a training from scratch; or the "
+        "average of all layers, which is not trained: a control (default: identity)",
+    )
+    add("--tokens", type=int, default=100_000, help="tokens to train on, at most (default: %(default)s)")
+    add(
+        "--held-out",
+        type=int,
+        default=16_384,
+        metavar="N",
+        help="tokens to measure on, at most (default: %(default)s)",
+    )
+    add("--context-size", type=int, default=128, help="tokens of a sequence (default: %(default)s)")
+    add("--batch-size", type=int, default=8, help="sequences of an update (default: %(default)s)")
+    add("--micro-batch-size", type=int, help="sequences run at once, for less memory (default: all)")
+    add("--router-lr", type=float, help=f"learning rate of the routers (default: {ROUTER_LR:g})")
+    add("--lr", type=float, help=f"learning rate of the model (default: {MODEL_LR:g})")
+    add("--autocast", action="store_true", help="run the model in bfloat16, which is faster")
+    add("--seed", type=int, default=0, help="of the text's order and --initial random (default: %(default)s)")
+    add("--device", default="cpu", help="(default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train and measure as the options say."""
+    quieten()
+    settings = _settings(options)
+    _require_options(options)
+    plan = _plan(options, settings)
+    folder = RunFolder(options.out, plan, "`sae-lens-ext train-lime`")
+    most = CHARACTERS_PER_TOKEN * max(2 * options.tokens, HELD_OUT_ONE_IN * options.held_out)
+    documents, held_out = split_documents(load_documents(options.text, most))
+    model = load_named_model(options.model, options.device)
+    require_context_fits(model, options.context_size)
+    tokens = _packed(model, documents, options.tokens, f"The text {options.text!r}", options)
+    measured = _packed(model, held_out, options.held_out, f"The held-out tenth of {options.text!r}", options)
+    routers = None
+    if options.trained != "model":
+        routers = attach_lime(model, initial=options.initial or "identity", seed=options.seed)
+    folder.claim()
+    try:
+        if routers is None:
+            before = _measured(options.out / BEFORE_FILE, model, measured, options)
+        else:
+            with routers.paused():
+                before = _measured(options.out / BEFORE_FILE, model, measured, options)
+        training = train_language_model(
+            model,
+            tokens,
+            loss_mask=_counted(model, tokens),
+            routers=routers,
+            checkpoint_every=SAVED_EVERY if options.trained == "routers" else 5 * SAVED_EVERY,
+            folder=options.out / TRAINING_FOLDER,
+            **settings,
+        )
+        after = _measured(options.out / AFTER_FILE, model, measured, options)
+    except KeyboardInterrupt:
+        print(
+            "What was trained so far is saved now and then. Give the same command again to go on.",
+            file=sys.stderr,
+        )
+        raise
+    except RuntimeError as error:  # a loss that is NaN, which a lower learning rate may mend
+        raise CommandError(str(error)) from error
+    print(_trained(training, routers, options))
+    print(_gained(before, after, training, plan, options.out))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the settings of `train_language_model`, after it has been asked whether they will do."""
+    settings: dict[str, Any] = {
+        "trained": options.trained,
+        "epochs": 1.0,
+        "batch_size": options.batch_size,
+        "lr": MODEL_LR if options.lr is None else options.lr,
+        "router_lr": ROUTER_LR if options.router_lr is None else options.router_lr,
+        "micro_batch_size": options.micro_batch_size,
+        "autocast": options.autocast,
+        "seed": options.seed,
+    }
+    unchanged: dict[str, Any] = {
+        "max_steps": None,
+        "weight_decay": 0.1,
+        "warmup": 0.02,
+        "final_lr": 0.1,
+        "clip": 1.0,
+    }
+    LanguageModelTrainingSettings(**settings, **unchanged, validate_every=0)
+    return settings
+
+
+def _require_options(options: argparse.Namespace) -> None:
+    for flag, value, idle, why in (
+        ("--lr", options.lr, options.trained == "routers", "--trained routers leaves the model as it is"),
+        (
+            "--router-lr",
+            options.router_lr,
+            options.trained == "model",
+            "--trained model trains without routers",
+        ),
+        ("--initial", options.initial, options.trained == "model", "--trained model trains without routers"),
+        (
+            "--router-lr",
+            options.router_lr,
+            options.initial == "average",
+            "--initial average is not trained",
+        ),
+    ):
+        if value is not None and idle:
+            raise CommandError(f"{flag} {value} would do nothing: {why}. Leave it out.")
+    if options.initial == "average" and options.trained == "routers":
+        raise CommandError(
+            "--initial average is not trained, and --trained routers trains nothing else. Give --trained all, to train the model with it."
+        )
+    if options.context_size < 2:
+        raise CommandError(
+            f"--context-size {options.context_size} leaves nothing to predict. Give at least 2."
+        )
+    for flag, value, least in (("--tokens", options.tokens, 1), ("--held-out", options.held_out, 2)):
+        if value < least * options.context_size:
+            raise CommandError(
+                f"{flag} {value} is less than {least} sequence{'s' * (least > 1)} of {options.context_size} tokens. Give at least "
+                f"{least * options.context_size}, or a smaller --context-size."
+            )
+
+
+def _plan(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """Give everything that decides the numbers."""
+    named = ("model", "text", "tokens", "held_out", "context_size")
+    return {
+        **{name: getattr(options, name) for name in named},
+        **settings,
+        "initial": None if options.trained == "model" else options.initial or "identity",
+    }
+
+
+def _packed(
+    model: Any, documents: list[str], most: int, what: str, options: argparse.Namespace
+) -> torch.Tensor:
+    return packed_contexts(
+        documents,
+        model.tokenizer,
+        context_size=options.context_size,
+        max_tokens=most,
+        seed=options.seed,
+        what=what,
+    )
+
+
+def _counted(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Say which predictions count: not those of special tokens, which the packing puts between documents."""
+    return ~torch.isin(tokens, special_tokens(model))
+
+
+def _measured(path: Path, model: Any, tokens: torch.Tensor, options: argparse.Namespace) -> LanguageModelLoss:
+    """Measure the loss, unless an earlier run of the command has."""
+    if path.exists():
+        return LanguageModelLoss.load(path)
+    loss = language_model_loss(
+        model,
+        tokens,
+        loss_mask=_counted(model, tokens),
+        batch_size=options.micro_batch_size or options.batch_size,
+        autocast=options.autocast,
+        show_progress=True,
+    )
+    loss.save(path)
+    return loss
+
+
+def _trained(training: LanguageModelTraining, routers: Any, options: argparse.Namespace) -> str:
+    """Write routers and pictures, and say where everything is."""
+    out: Path = options.out
+    write_whole(out / CURVE_FILE, training.plot().to_html(include_plotlyjs=True))
+    what = f"{len(training.losses)} steps on {int(training.tokens[-1]):,} tokens"
+    if routers is None:
+        return f"The model without routers, {what}: {out / TRAINING_FOLDER}, drawn in {out / CURVE_FILE}"
+    routers.save(out / ROUTERS_FILE)
+    read = router_map(routers, off_diagonal=options.initial in (None, "identity"))
+    write_whole(out / MAP_FILE, read.plot().to_html(include_plotlyjs=True))
+    return (
+        f"Routers of {routers.n_layers} layers, {what}: {out / ROUTERS_FILE}\n"
+        f"Who reads whom: {out / MAP_FILE}; the loss in training: {out / CURVE_FILE}"
+    )
+
+
+def _gained(
+    before: LanguageModelLoss,
+    after: LanguageModelLoss,
+    training: LanguageModelTraining,
+    plan: dict[str, Any],
+    out: Path,
+) -> str:
+    """Write the result, and say what was gained."""
+    gain = before.minus(after)
+    content = {
+        "unit": "nats per token; 95 % intervals over held-out sequences",
+        "before": _estimate(before.interval),
+        "after": _estimate(after.interval),
+        "gain": _estimate(gain),
+        "perplexity_before": before.perplexity,
+        "perplexity_after": after.perplexity,
+        "settings": plan,
+        "training": dict(training.provenance),
+        "held_out": dict(after.provenance),
+    }
+    save_result(out / RESULT_FILE, FORMAT, content)
+    return "\n".join(
+        (
+            f"Loss on {len(before.counts)} held-out sequences, nats per token (95 % intervals over sequences): {out / RESULT_FILE}",
+            f"  before  {before.interval}   perplexity {before.perplexity:.2f}",
+            f"  after   {after.interval}   perplexity {after.perplexity:.2f}",
+            f"  gain    {gain}",
+        )
+    )
+
+
+def _estimate(found: Estimate) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}
