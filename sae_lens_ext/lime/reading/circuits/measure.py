@@ -5,17 +5,14 @@ from typing import Any, get_args
 
 import torch
 
+from sae_lens_ext.analysis.given_tokens import given_tokens
 from sae_lens_ext.analysis.provenance import tokens_read, versions
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.language_model.weights_hash import weights_hash
 from sae_lens_ext.lime.reading.checks import require_attached, router_weights
 from sae_lens_ext.lime.reading.circuits.buffers import read_buffers
 from sae_lens_ext.lime.reading.circuits.circuit import Served
-from sae_lens_ext.lime.reading.circuits.given_tokens import (
-    counted_vocabulary,
-    given_tokens,
-    which_count,
-)
+from sae_lens_ext.lime.reading.circuits.counted_tokens import counted_vocabulary, which_count
 from sae_lens_ext.lime.reading.circuits.result import DepthwiseCircuits
 from sae_lens_ext.lime.reading.circuits.served import (
     CONTEXT_NAME,

@@ -1,12 +1,13 @@
-"""The tokens that a reading of circuits is made on: which are read, which count, how often each occurs."""
+"""Texts as a user gives them, documents or token ids, as the token ids to read."""
 
 from typing import Any
 
 import torch
 
-from sae_lens_ext.analysis.texts import pack_texts, require_documents, special_tokens
+from sae_lens_ext.analysis.texts import pack_texts, require_documents
 from sae_lens_ext.language_model import require_context_fits
-from sae_lens_ext.lime.reading.circuits.served import CONTEXT_NAME
+
+_NAME = "texts"
 
 
 def given_tokens(
@@ -34,9 +35,9 @@ def given_tokens(
             raise ValueError(
                 f"{caller} was given texts, but the model has no tokenizer. Set model.tokenizer, or give token ids [n, pos]."
             )
-        return pack_texts(
-            model, {CONTEXT_NAME: given}, context_size=context_size, max_tokens=max_tokens, seed=seed
-        )[CONTEXT_NAME]
+        return pack_texts(model, {_NAME: given}, context_size=context_size, max_tokens=max_tokens, seed=seed)[
+            _NAME
+        ]
     if given.ndim != 2 or given.dtype != torch.long or given.numel() == 0:
         raise ValueError(
             f"{caller} was given tokens of shape {tuple(given.shape)} and dtype {given.dtype}. Give token ids [n, pos] as int64, at least one."
@@ -50,36 +51,3 @@ def given_tokens(
         )
     require_context_fits(model, tokens.shape[1])
     return tokens
-
-
-def which_count(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Tell which tokens count, bool, of the same shape: all but the tokenizer's special ones; all without a tokenizer."""
-    if getattr(model, "tokenizer", None) is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
-    return ~torch.isin(tokens, special_tokens(model))
-
-
-def counted_vocabulary(
-    caller: str, tokens: torch.Tensor, min_count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the ids of the tokens that occur, ascending, and how often each does, [n] both.
-
-    Args:
-        caller: As for `given_tokens`.
-        tokens: Ids of the tokens that count.
-        min_count: How often one must occur at least.
-
-    Raises:
-        ValueError: None does.
-    """
-    vocabulary, counts = tokens.unique(return_counts=True)
-    if len(counts) == 0:
-        raise ValueError(
-            f"{caller} was given nothing but special tokens, which do not count. Give documents with words in them."
-        )
-    if int(counts.max()) < min_count:
-        raise ValueError(
-            f"{caller} was given min_count = {min_count}, but no token occurs more than {int(counts.max())} times in what is read. Give more text (or a larger "
-            f"max_tokens), or a smaller min_count."
-        )
-    return vocabulary, counts
