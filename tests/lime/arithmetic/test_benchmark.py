@@ -24,7 +24,7 @@ def test_trainings_apart_and_a_last_call_give_the_result(
     shared = ["--tiny", "--epochs", "0.5", "--seeds", "3", "--cache", str(tmp_path)]
     script.main([*shared, "--variants", "LIMe", "--only-train"])
     folder = tmp_path / "tiny"
-    assert [path.name for path in folder.iterdir()] == ["LIMe_3_0.5_epochs"]
+    assert [path.name for path in folder.iterdir()] == ["LIMe_3_0.5_epochs_lr_0.003"]
     trained = {path: path.stat().st_mtime_ns for path in folder.glob("LIMe*/*")}
     script.main(shared)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("LIMe*/*")} == trained
@@ -54,7 +54,7 @@ def test_a_seed_has_the_same_weights_with_routers_and_without(script: ModuleType
 def test_the_figure_has_a_line_of_means_and_the_seeds(script: ModuleType, tmp_path: Path) -> None:
     task = script.TINY
     runs = {
-        variant: {s: script.run(variant, s, 0.3, task.examples(), task, tmp_path) for s in (0, 1)}
+        variant: {s: script.run(variant, s, 0.3, 1e-3, task.examples(), task, tmp_path) for s in (0, 1)}
         for variant in ("plain", "LIMe")
     }
     traces = script.figure(runs, task).data
