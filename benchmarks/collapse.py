@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import plotly.graph_objects as go
 import torch
 from result import write_figure, write_result
 from transformer_lens.model_bridge import TransformerBridge
@@ -150,15 +151,15 @@ def _spread(by_layer: list[tuple[float, ...]]) -> dict[str, list[float]]:
     }
 
 
-def write_groups(script: Path, ending: str, groups: Groups) -> None:
-    """Draw the residual stream, and what attention reads beside each layer's own values."""
-    write_figure(
-        str(script.with_stem(f"{script.stem}{ending}_residual")), plot_collapse(groups, sites=("residual",))
-    )
+def group_figures(groups: Groups) -> dict[str, go.Figure]:
+    """Draw the residual stream, and what attention reads beside each layer's own values; by ending of the file's name."""
     values = [
         site for site in ("values", "routed values") if any(site in of[0].sites for of in groups.values())
     ]
-    write_figure(str(script.with_stem(f"{script.stem}{ending}_values")), plot_collapse(groups, sites=values))
+    return {
+        "_small_residual": plot_collapse(groups, sites=("residual",)),
+        "_small_values": plot_collapse(groups, sites=values),
+    }
 
 
 def main() -> None:
@@ -182,15 +183,15 @@ def main() -> None:
     before = script.with_suffix(".json")
     result: dict[str, Any] = json.loads(before.read_text()) if before.is_file() else {}
     result.pop("machine", None)
+    figures: dict[str, go.Figure] = {}
     if not options.tiny and not options.no_embedded:
         started = time.monotonic()
         reports = embedded_reports()
         result["embedded"] = {name: shown(report) for name, report in reports.items()}
         result["seconds_embedded"] = time.monotonic() - started
-        if not options.no_figures:
-            write_figure(str(script), reports["all positions"].plot())
-            entropies = plot_collapse(dict(reports), measure="entropy", sites=("residual",))
-            write_figure(str(script.with_stem("collapse_first_position")), entropies)
+        write_result(str(script), result)
+        figures[""] = reports["all positions"].plot()
+        figures["_first_position"] = plot_collapse(dict(reports), measure="entropy", sites=("residual",))
     if options.small or options.tiny:
         started = time.monotonic()
         groups = tiny_reports() if options.tiny else small_reports()
@@ -199,9 +200,10 @@ def main() -> None:
             "reports": {name: [shown(report) for report in of] for name, of in groups.items()},
         }
         result["seconds_small"] = time.monotonic() - started
-        if not options.no_figures:
-            write_groups(script, "_small", groups)
-    write_result(str(script), result)
+        write_result(str(script), result)
+        figures |= group_figures(groups)
+    for ending, drawn in figures.items() if not options.no_figures else ():
+        write_figure(str(script.with_stem(script.stem + ending)), drawn)
 
 
 if __name__ == "__main__":

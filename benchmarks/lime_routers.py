@@ -57,14 +57,14 @@ class Size:
     """Texts that are only measured on."""
     context: int = 128
     batch_size: int = 8
-    train_tokens: int = 153_600
+    train_tokens: int = 102_400
     trial_tokens: int = 20_480
     """Of the trainings that compare learning rates."""
     validation_tokens: int = 8_192
-    held_out_tokens: int = 40_960
+    held_out_tokens: int = 24_576
     other_tokens: int = 20_480
     circuit_tokens: int = 10_240
-    rates: tuple[float, ...] = (3e-2, 1e-2, 1e-3)
+    rates: tuple[float, ...] = (1e-2, 1e-3)
     """Learning rates tried; 1e-2 is the paper's."""
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Reports = Mapping[str, CollapseReport | Sequence[CollapseReport]]
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_EACH_LAYER = 12
+"""Layers up to which each has its number on the axis."""
 _NULL_COLOUR = "#888888"
 _MEASURES: tuple[Measure, ...] = ("entropy", "separability")
 
@@ -97,6 +99,8 @@ def plot_collapse(
             {round(value, 9) for report in everyone for value in _references(report, drawn, one)}
         ):
             drawing.add_hline(y=height, line={"color": _NULL_COLOUR, "dash": "dot", "width": 1}, **at)
+    last = max(layer for report in everyone for site in drawn for layer in report.layers.get(site, ()))
+    drawing.update_xaxes(dtick=1 if last < _EACH_LAYER else None)
     drawing.update_xaxes(title_text="layer (−1: before block 0)" if "residual" in drawn else "layer")
     if "separability" in measures:
         drawing.update_yaxes(rangemode="tozero", row=1, col=len(measures))
@@ -125,14 +129,11 @@ def _groups(reports: Any) -> dict[str, list[CollapseReport]]:
                 f"plot_collapse was given reports of other sites or layers as {name!r}. Give those of one model by different seeds."
             )
     everyone = [report for group in groups.values() for report in group]
-    for what, values in (
-        ("orders", {report.alphas[0] for report in everyone}),
-        ("words", {report.words for report in everyone}),
-    ):
-        if len(values) > 1:
-            raise ValueError(
-                f"plot_collapse was given reports with other {what}: {values}. Give reports that were measured alike."
-            )
+    orders = {report.alphas[0] for report in everyone}
+    if len(orders) > 1:
+        raise ValueError(
+            f"plot_collapse was given reports whose first orders are {sorted(orders)}. Give reports that were measured alike."
+        )
     return groups
 
 
@@ -146,7 +147,13 @@ def _measures(reports: Sequence[CollapseReport], measure: Any) -> tuple[Measure,
         raise ValueError(
             "There is no separability in this report: it was measured with words=None. Measure again with words."
         )
-    return (measure,) if measure is not None else _MEASURES if has_words else ("entropy",)
+    measures = (measure,) if measure is not None else _MEASURES if has_words else _MEASURES[:1]
+    told_apart = {report.words for report in reports}
+    if "separability" in measures and len(told_apart) > 1:
+        raise ValueError(
+            f"plot_collapse was given reports that tell other words apart: {sorted(told_apart)}. Give reports that were measured alike, or measure='entropy'."
+        )
+    return measures
 
 
 def _line(
@@ -171,9 +178,9 @@ def _band(x: NDArray[Any], low: NDArray[Any], high: NDArray[Any], colour: str, l
     return go.Scatter(
         x=np.concatenate([x, x[::-1]]),
         y=np.concatenate([high, low[::-1]]),
+        mode="none",
         fill="toself",
         fillcolor=colour.replace("rgb(", "rgba(").replace(")", ", 0.2)"),
-        line={"width": 0},
         hoverinfo="skip",
         legendgroup=label,
         showlegend=False,

@@ -165,6 +165,12 @@ def test_seeds_are_drawn_as_their_mean_and_range() -> None:
     assert line.customdata[:, 1] - line.customdata[:, 0] == pytest.approx([1, 1])
 
 
+def test_entropy_of_reports_with_and_without_words_is_drawn_together() -> None:
+    reports = {"a": made(), "b": made(words=(), per_word=0, fold_accuracies={})}
+    assert {len(of) for of in lines_of(plot_collapse(reports)).values()} == {1}
+    assert plot_collapse({"a": made(), "b": made(words=(" a", " b"))}, measure="entropy").data
+
+
 @pytest.mark.parametrize(
     ("reports", "settings", "match"),
     [
@@ -175,8 +181,8 @@ def test_seeds_are_drawn_as_their_mean_and_range() -> None:
         ({"a": made()}, {"measure": "rank"}, "measure = 'rank'"),
         ({"a": made(words=(), fold_accuracies={})}, {"measure": "separability"}, "words=None"),
         ({"a": made()}, {"sites": ("keys",)}, r"sites = \('keys',\).*'residual', 'values'"),
-        ({"a": made(), "b": made(alphas=(1.0, 2.0))}, {}, "other orders"),
-        ({"a": made(), "b": made(words=(" a", " b"))}, {}, "other words"),
+        ({"a": made(), "b": made(alphas=(1.0, 2.0))}, {}, "first orders are"),
+        ({"a": made(), "b": made(words=(" a", " b"))}, {}, "tell other words apart.*measure='entropy'"),
         ({"a": [made(), made(layers={"residual": (-1, 0, 1)})]}, {}, "other sites or layers as 'a'"),
     ],
 )

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_lens_ext.bootstrap import resamples
 from sae_lens_ext import bootstrap
+from sae_lens_ext.bootstrap import resamples
 from sae_lens_ext.steering.reading.effect.cosine_estimates import cosine_estimates
 from sae_lens_ext.steering.reading.effect.direction_sums import (
     DirectionSums,
