@@ -57,7 +57,7 @@ class Size:
     """Texts that are only measured on."""
     context: int = 128
     batch_size: int = 8
-    train_tokens: int = 102_400
+    train_tokens: int = 76_800
     trial_tokens: int = 20_480
     """Of the trainings that compare learning rates."""
     validation_tokens: int = 8_192

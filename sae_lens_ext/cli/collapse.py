@@ -8,7 +8,7 @@ from sae_lens_ext.analysis.collapse import CollapseReport, collapse_report
 from sae_lens_ext.analysis.collapse.entropy import require_alphas
 from sae_lens_ext.analysis.collapse.sites import SITES
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.named_models import load_named_model
+from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import CHARACTERS_PER_TOKEN, load_documents
 from sae_lens_ext.files import write_whole
@@ -49,11 +49,7 @@ def add_parsers(verbs: Any) -> None:
         metavar="FILE.json",
         help="the report; its figure goes beside it, as HTML",
     )
-    add(
-        "--model",
-        default="embedded",
-        help="embedded, a folder, or a model of the hub's (default: %(default)s)",
-    )
+    add_model_argument(parser)
     add("--routers", type=Path, metavar="FILE", help="LIMe's, as train-lime writes them")
     add(
         "--sites",

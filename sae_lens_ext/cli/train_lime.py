@@ -11,7 +11,7 @@ from sae_lens_ext.analysis.result_files import save_result
 from sae_lens_ext.analysis.texts import special_tokens
 from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.named_models import load_named_model
+from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import (
     CHARACTERS_PER_TOKEN,
@@ -70,11 +70,7 @@ def add_parsers(verbs: Any) -> None:
     add = parser.add_argument
     add("--text", required=True, help="embedded:NAME, a file, a folder or a data set of the hub's")
     add("--out", type=Path, required=True, help="folder for routers, heat map and measurements")
-    add(
-        "--model",
-        default="embedded",
-        help="embedded, a folder, or a model of the hub's (default: %(default)s)",
-    )
+    add_model_argument(parser)
     add("--trained", choices=TRAINED, default="routers", help="(default: %(default)s)")
     add(
         "--initial",

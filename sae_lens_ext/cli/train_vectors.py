@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.named_models import load_named_model
+from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.task_file import Task, read_tasks, split_tasks
 from sae_lens_ext.steering.rewards import BoxedEquals, LastNumberEquals, LengthWithin, MatchesPattern
@@ -59,11 +59,7 @@ def add_parsers(verbs: Any) -> None:
     add("tasks", type=Path, metavar="TASKS", help="a file of JSON lines")
     add("--reward", choices=tuple(OF_REWARD), required=True, help="what is rewarded")
     add("--out", type=Path, required=True, help="folder for vectors, log and measurements")
-    add(
-        "--model",
-        default="embedded",
-        help="embedded, a folder, or a model of the hub's (default: %(default)s)",
-    )
+    add_model_argument(parser)
     add(
         "--pattern",
         help="a regular expression of Python's; write --pattern=RE if it begins with a minus sign",

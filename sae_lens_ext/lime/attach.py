@@ -5,7 +5,7 @@ from typing import Any
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.lime.initial_weights import Initial
 from sae_lens_ext.lime.routers import LimeRouters
-from sae_lens_ext.lime.routing_hooks import Attachment, RoutingHook
+from sae_lens_ext.lime.routing_hooks import Attachment, routing_hook_of
 from sae_lens_ext.lime.routing_sites import require_carries_routing, routing_points
 
 
@@ -19,7 +19,8 @@ def attach_lime(
     values are mixed with that same token's only, so that the causal mask and a cache of keys and values stay right: the cache holds routed ones.
 
     With routers that start at the identity the model's output is unchanged. Hooks that are added later, `run_with_cache` among them, see routed keys and
-    values; `routers.recording()` has both. The hooks stay when the model's hooks are reset, until `routers.detach()`.
+    values, and what they change there is read by their own layer's attention alone; `routers.recording()` has values before and after routing. The hooks stay when
+    the model's hooks are reset, until `routers.detach()`.
 
         routers = attach_lime(model)
         routers.train_on(tokens)
@@ -36,18 +37,24 @@ def attach_lime(
 
     Raises:
         ValueError: The model's hooks cannot carry routing: a layer has no attention or no such hooks, the heads differ between layers, keys come only after
-            rotary embedding, what a hook returns is not what attention reads. Or it has routers already, or the routers are of another size or
-            attached elsewhere. The model is as it was.
+            rotary embedding, what a hook returns is not what attention reads, the model is spread over devices. Or it has routers already, or the routers
+            are of another size or attached elsewhere, or `initial` or `seed` were given beside routers. The model is as it was; hooks that were on it
+            have seen a pass of four tokens.
     """
-    points = routing_points(model)
-    if any(isinstance(handle.user_hook, RoutingHook) for handle in points[0][0].fwd_hooks):
+    if routers is not None and (initial != "identity" or seed != 0):
         raise ValueError(
-            f"This {type(model).__name__} has LIMe's routers attached already. Detach those first, by routers.detach()."
+            f"attach_lime was given routers, and also initial = {initial!r} and seed = {seed!r}, which are for new ones. Leave these out, or the routers."
+        )
+    points = routing_points(model)
+    attached = [routing_hook_of(point) for of_layer in points.values() for point in of_layer]
+    if any(hook is not None for hook in attached):
+        raise ValueError(
+            f"This {type(model).__name__} has LIMe's routers attached already. Detach those first, by routers.detach(); if it is a deep copy of a model with "
+            "routers, by detaching those of the original."
         )
     n_kv_heads = require_carries_routing(model, points)
     if routers is None:
         routers = LimeRouters(len(points), n_kv_heads, initial=initial, seed=seed)
-        routers.provenance |= {"model_name": getattr(model.cfg, "model_name", None)} | versions()
     if routers.model is not None:
         raise ValueError(
             "These routers are attached to another model. Detach them there first, by routers.detach(), or attach a copy, copy.deepcopy(routers)."
@@ -57,6 +64,7 @@ def attach_lime(
             f"These routers are for {routers.n_layers} layers of {routers.n_kv_heads} key-value heads, but this {type(model).__name__} has {len(points)} of "
             f"{n_kv_heads}. Give routers that were made for a model of this size."
         )
+    routers.provenance |= {"model_name": getattr(model.cfg, "model_name", None)} | versions()
     routers.to(next(model.parameters()).device)
     bound = routers
     routers._attachment = Attachment(model, points, lambda: bound.weights, n_kv_heads)  # pyright: ignore[reportPrivateUsage]

@@ -201,14 +201,8 @@ class LimeRouters(nn.Module):
             if layer > 0:
                 self.weights[layer].copy_(value)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LimeRouters:
-        copied = LimeRouters(self.n_layers, self.n_kv_heads)
-        copied.set_weights(self.weights)
-        for mine, theirs in zip(self.parameters(), copied.parameters(), strict=True):
-            theirs.data, theirs.requires_grad = theirs.data.to(mine), mine.requires_grad
-        copied.provenance = dict(self.provenance)
-        memo[id(self)] = copied
-        return copied
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_attachment": None}  # copies are attached to nothing
 
     def __repr__(self) -> str:
         model = self.model

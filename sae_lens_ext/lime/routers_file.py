@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from sae_lens_ext.analysis.provenance import versions
-from sae_lens_ext.files import write_whole_bytes
+from sae_lens_ext.tensor_file import UNREADABLE, read_tensor_file, write_tensor_file
 
 _FORMAT = "sae_lens_ext.LimeRouters/1"
 
@@ -23,14 +21,13 @@ def write_routers(
     Raises:
         ValueError: A weight is NaN or infinite. What was there is as it was.
     """
-    tensors = {f"layer.{layer}": R.detach().cpu().float().contiguous() for layer, R in weights.items()}
+    tensors = {f"layer.{layer}": R.detach().float() for layer, R in weights.items()}
     _require_finite("The routers cannot be saved", tensors)
     header = {
-        "format": _FORMAT,
         "frozen": json.dumps(frozen),
         "provenance": json.dumps({**provenance, **versions()}, allow_nan=False),
     }
-    write_whole_bytes(path, save(tensors, header))
+    write_tensor_file(path, _FORMAT, tensors, header)
 
 
 def read_routers(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, Any], bool]:
@@ -41,11 +38,7 @@ def read_routers(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, A
         ValueError: It is truncated, of another kind, or its weights do not fit together.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header.get("format") != _FORMAT:
-            raise ValueError(f"its format is {header.get('format')!r}")
+        tensors, header = read_tensor_file(path, _FORMAT)
         weights = {layer: tensors[f"layer.{layer}"] for layer in range(len(tensors))}
         n_heads = weights[0].shape[0]
         for layer, R in weights.items():
@@ -55,7 +48,7 @@ def read_routers(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, A
         return weights, json.loads(header["provenance"]), bool(json.loads(header["frozen"]))
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, IndexError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} holds no LIMe routers that this version can read, {_FORMAT} ({type(error).__name__}: {error}). Give a file that LimeRouters.save wrote."
         ) from error

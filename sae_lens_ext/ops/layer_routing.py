@@ -42,35 +42,41 @@ class LayerMemory:
         self._rows: torch.Tensor | None = None  # [layers so far × head, batch × pos × d_head]
         self._block: torch.Tensor | None = None
         self.layers = 0
+        """Layers so far."""
+        self.of: tuple[torch.Size, torch.dtype, torch.device] | None = None
+        """Shape, precision and device of the keys of layer 0, which those of the others must have, too."""
 
     def start(self, own: torch.Tensor) -> None:
         """Begin a pass.
 
         Args:
-            own: Keys of layer 0, [batch, pos, n_kv_heads, d_head]. Nothing is routed there.
+            own: Keys of layer 0, [batch, pos, n_kv_heads, d_head]; they are copied. Nothing is routed there.
         """
-        self._rows, self._block, self.layers = own.permute(2, 0, 1, 3).reshape(own.shape[2], -1), None, 1
+        rows = own.permute(2, 0, 1, 3).clone(memory_format=torch.contiguous_format)
+        self._rows, self._block, self.layers = rows.view(own.shape[2], -1), None, 1
+        self.of = own.shape, own.dtype, own.device
 
     def add(self, own: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Add the next layer's keys and route.
 
         Args:
-            own: [batch, pos, n_kv_heads, d_head], of the shape and precision of layer 0's.
+            own: [batch, pos, n_kv_heads, d_head], of the shape, precision and device of layer 0's; they are copied.
             weights: R of this layer, [n_kv_heads, layers with this one, n_kv_heads], taken in the precision of `own`.
 
         Returns:
             As `route_naive`; differentiable once, in the keys of every layer and in the weights.
         """
+        batch, pos, n_heads, d_head = own.shape
         if self._block is None:
-            self._block = own.new_empty(self._n_layers * own.shape[2], own.numel() // own.shape[2])
+            self._block = own.new_empty(self._n_layers * n_heads, own.numel() // n_heads)
         with torch.autocast(own.device.type, enabled=False):
             self._rows, routed = _AddAndRoute.apply(self._rows, own, weights, self._block)  # pyright: ignore[reportGeneralTypeIssues]
         self.layers += 1
-        return routed
+        return routed.view(n_heads, batch, pos, d_head).permute(1, 2, 0, 3)
 
     def clear(self) -> None:
         """Forget the pass, so that it takes no memory."""
-        self._rows, self._block, self.layers = None, None, 0
+        self._rows, self._block, self.layers, self.of = None, None, 0, None
 
 
 class _AddAndRoute(torch.autograd.Function):
@@ -85,40 +91,34 @@ class _AddAndRoute(torch.autograd.Function):
         if rows.data_ptr() != block.data_ptr():  # those of layer 0
             block[:before].copy_(rows)
         block[before:after].view(n_heads, batch, pos, d_head).copy_(own.permute(2, 0, 1, 3))
-        flat = weights.detach().reshape(n_heads, after).to(own.dtype)
         ctx.set_materialize_grads(False)
-        # Not saved by autograd, which would count every later layer's writing below these rows as a change of them.
-        ctx.block, ctx.flat, ctx.own_shape, ctx.weights = (
-            block,
-            flat,
-            own.shape,
-            (weights.shape, weights.dtype),
-        )
-        routed = flat @ block[:after]
-        return block[:after], routed.view(n_heads, batch, pos, d_head).permute(1, 2, 0, 3)
+        # .data counts its changes apart: every later layer writes below these rows, which stay as they are.
+        ctx.save_for_backward(block.data, weights)
+        ctx.own_shape = own.shape
+        return block[:after], _flat(weights, own.dtype) @ block[:after]
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad_rows: torch.Tensor | None, grad_routed: torch.Tensor | None
-    ) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    ) -> tuple[Any, ...]:
+        block, weights = ctx.saved_tensors
         batch, pos, n_heads, d_head = ctx.own_shape
-        shape, dtype = ctx.weights
-        after = ctx.flat.shape[1]
-        if grad_routed is None:  # nobody has read what was routed here
-            grad, grad_weights = grad_rows, None
-        else:
-            grad_routed = grad_routed.permute(2, 0, 1, 3).reshape(n_heads, -1)
-            grad_weights = (
-                (grad_routed @ ctx.block[:after].T).reshape(shape).to(dtype)
-                if ctx.needs_input_grad[2]
-                else None
-            )
-            # Later layers have all added theirs by now, and nobody else holds the block of gradients.
-            grad = (
-                ctx.flat.T @ grad_routed if grad_rows is None else grad_rows.addmm_(ctx.flat.T, grad_routed)
-            )
+        after = weights.shape[1] * n_heads
+        grad, grad_weights = grad_rows, None
+        if grad_routed is not None:  # somebody has read what was routed here
+            with torch.autocast(block.device.type, enabled=False):
+                if ctx.needs_input_grad[2]:
+                    grad_weights = (grad_routed @ block[:after].T).reshape(weights.shape).to(weights.dtype)
+                back = _flat(weights, block.dtype).T
+                # Later layers have all added theirs by now, and nobody else holds the block of gradients.
+                grad = back @ grad_routed if grad_rows is None else grad_rows.addmm_(back, grad_routed)
         if grad is None:
             return None, None, grad_weights, None
         own = grad[after - n_heads :].view(n_heads, batch, pos, d_head).permute(1, 2, 0, 3)
         return grad[: after - n_heads], own, grad_weights, None
+
+
+def _flat(weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Give R as a matrix, [target head, source layer × source head]."""
+    return weights.detach().flatten(start_dim=1).to(dtype)

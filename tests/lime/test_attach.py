@@ -1,12 +1,14 @@
 """Routing on whole models: against a loop, at the identity, under a cache, and gone when detached."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 
-from sae_lens_ext.language_model import find_hook_point, hooked
+from sae_lens_ext.language_model import find_hook_point, hooked, read_texts
 from sae_lens_ext.lime import LimeRouters, attach_lime
 from sae_lens_ext.ops.layer_routing import route_naive
 
@@ -128,6 +130,19 @@ def test_generation_with_a_cache_equals_generation_without(
         )
 
     assert torch.equal(generate(cache=True), generate(cache=False))
+
+
+@pytest.mark.parametrize("kind", ["hooked_model", "sae_bridge", "grouped_hooked", "grouped_llama"])
+def test_reading_on_with_a_cache_equals_reading_at_once(
+    kind: str, tokens: torch.Tensor, request: pytest.FixtureRequest
+):
+    model = request.getfixturevalue(kind)
+    attach_lime(model, initial="random")
+    with torch.no_grad():
+        continuation = read_texts(model, [row[:5] for row in tokens])
+        parts = [continuation.go_on(tokens[:, 5:6]), continuation.go_on(tokens[:, 6:])]
+
+    torch.testing.assert_close(torch.cat(parts, 1), logits(model, tokens)[:, 5:], atol=1e-5, rtol=1e-4)
 
 
 def test_logits_with_a_cache_equal_those_without(grouped_hooked: Any, tokens: torch.Tensor):
@@ -332,8 +347,124 @@ def test_attaching_again_gives_what_was_before(hooked_model: Any, tokens: torch.
     assert torch.equal(logits(hooked_model, tokens), routed)
 
 
-def test_the_memory_of_a_pass_is_freed(hooked_model: Any, tokens: torch.Tensor):
+@pytest.mark.parametrize("until", [None, 1])
+def test_the_memory_of_a_pass_is_freed(hooked_model: Any, tokens: torch.Tensor, until: int | None):
     routers = attach_lime(hooked_model, initial="random")
-    hooked_model(tokens)
+    hooked_model(tokens, stop_at_layer=until)
+    memories = [routers._attachment.memory(name) for name in ("keys", "values")]
 
-    assert all(memory._rows is None and memory._block is None for memory in routers._attachment._memories)
+    assert all(memory._rows is None and memory._block is None for memory in memories)
+
+
+def test_a_pass_that_begins_in_the_middle_reads_nothing_of_one_that_stopped_there(
+    hooked_model: Any, tokens: torch.Tensor
+):
+    attach_lime(hooked_model, initial="random")
+    hooked_model.run_with_hooks(tokens, stop_at_layer=1)  # which does not call the model, but its forward
+
+    with pytest.raises(RuntimeError, match="came when those of 0 layers were there"):
+        hooked_model(torch.zeros(*tokens.shape, 16), start_at_layer=1)
+
+
+def test_a_deep_copy_of_the_model_shares_the_routers_until_they_are_detached(
+    hooked_model: Any, tokens: torch.Tensor
+):
+    before = logits(hooked_model, tokens)
+    routers = attach_lime(hooked_model, initial="random")
+    copied = copy.deepcopy(hooked_model)
+    routed = logits(hooked_model, tokens)
+    assert torch.equal(logits(copied, tokens), routed)
+    with pytest.raises(ValueError, match="by detaching those of the original"):
+        attach_lime(copied)
+
+    routers.detach()
+    assert torch.equal(logits(copied, tokens), before)
+    attach_lime(copied)
+
+
+def test_an_ablation_in_place_works_as_without_routers(any_carrier: Any, tokens: torch.Tensor):
+    attach_lime(any_carrier, initial="random")
+
+    def ablated(v: torch.Tensor) -> torch.Tensor:
+        v[:, :, 0] = 0.0
+        return v
+
+    def apart(v: torch.Tensor) -> torch.Tensor:
+        v = v.clone()
+        v[:, :, 0] = 0.0
+        return v
+
+    for layer in (0, 1):
+        found: list[torch.Tensor] = []
+        for function in (ablated, apart):
+            with torch.no_grad(), hooked(any_carrier, {f"blocks.{layer}.attn.hook_v": function}):
+                found.append(logits(any_carrier, tokens))
+        torch.testing.assert_close(*found)
+    with hooked(any_carrier, {"blocks.1.attn.hook_v": ablated}):
+        any_carrier(tokens, return_type="logits").sum().backward()
+
+
+def test_what_was_recorded_stays_as_it_was(hooked_model: Any, tokens: torch.Tensor):
+    routers = attach_lime(hooked_model, initial="random")
+    with routers.recording() as expected:
+        hooked_model(tokens)
+    with routers.recording() as memory, hooked(hooked_model, {"blocks.0.attn.hook_v": lambda v: v.zero_()}):
+        hooked_model(tokens)
+
+    assert torch.equal(memory.values[0], expected.values[0]) and memory.values[0].any()
+
+
+def test_a_recording_holds_the_last_pass_alone(hooked_model: Any, tokens: torch.Tensor):
+    routers = attach_lime(hooked_model)
+    with routers.recording() as memory:
+        hooked_model(tokens)
+        hooked_model(tokens[:2], stop_at_layer=1)
+
+    assert list(memory.keys) == list(memory.routed_values) == [0] and len(memory.keys[0]) == 2
+
+
+def test_passes_in_several_threads_do_not_mix(hooked_model: Any, tokens: torch.Tensor):
+    attach_lime(hooked_model, initial="random")
+    expected = [logits(hooked_model, row[None]) for row in tokens]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            rows = list(range(4)) * 8
+            found = list(pool.map(lambda i: logits(hooked_model, tokens[i][None]), rows))
+    finally:
+        sys.setswitchinterval(interval)
+
+    for i, row in zip(rows, found, strict=True):
+        torch.testing.assert_close(row, expected[i])
+
+
+def test_settings_of_new_routers_beside_routers_are_refused(hooked_model: Any):
+    with pytest.raises(ValueError, match="was given routers, and also initial = 'random'"):
+        attach_lime(hooked_model, LimeRouters(2, 2), initial="random")
+
+
+def test_weights_that_change_before_the_backward_pass_are_noticed(hooked_model: Any, tokens: torch.Tensor):
+    routers = attach_lime(hooked_model, initial="random")
+    loss = hooked_model(tokens, return_type="logits").sum()
+    routers.set_weights({1: 2 * routers.weights[1].detach()})
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_keys_of_another_precision_are_refused(hooked_model: Any, tokens: torch.Tensor):
+    attach_lime(hooked_model)
+    hooked_model.blocks[1].attn.double()
+
+    with pytest.raises(RuntimeError, match=r"of layer 1 have shape, precision and device .*float64"):
+        hooked_model.blocks[1].attn.hook_k(
+            find_hook_point(hooked_model, "blocks.0.attn.hook_k")(torch.zeros(1, 2, 2, 8)).double()
+        )
+
+
+def test_a_model_over_several_devices_is_refused(hooked_model: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hooked_model.cfg, "n_devices", 2)
+
+    with pytest.raises(ValueError, match="spread over 2 devices"):
+        attach_lime(hooked_model)

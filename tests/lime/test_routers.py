@@ -1,5 +1,6 @@
 """Routers by themselves: what they start from, and as a file."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -115,3 +116,12 @@ def test_repr_is_three_lines():
         == "LimeRouters(3 layers, 2 key-value heads, attached to no model)"
     )
     assert len(repr(LimeRouters(1, 2)).splitlines()) == 3
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_copies_and_pickles_are_exact(precision: torch.dtype, tmp_path: Path):
+    routers = LimeRouters(3, 2, initial="random").to(precision)
+    torch.save(routers, tmp_path / "routers.pt")
+    for copied in (copy.deepcopy(routers), torch.load(tmp_path / "routers.pt", weights_only=False)):
+        assert all(torch.equal(copied.weights[layer], R) for layer, R in routers.weights.items())
+        assert copied.weights[2].dtype == precision and copied.weights[2] is not routers.weights[2]

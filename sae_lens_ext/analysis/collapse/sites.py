@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from sae_lens_ext.analysis.attached_routers import require_attached
 from sae_lens_ext.analysis.site_reading import activations_at
 from sae_lens_ext.language_model import find_hook_point
 from sae_lens_ext.language_model.hook_points import hook_points_of
@@ -108,14 +109,13 @@ def _require_sites(caller: str, sites: Any) -> None:
 
 
 def _require_routers(caller: str, model: Any, routers: Any, sites: Sequence[str]) -> None:
-    from sae_lens_ext.lime.reading.checks import require_attached
-    from sae_lens_ext.lime.routing_hooks import RoutingHook
-
     if routers is not None:
         require_attached(caller, model, routers)
         return
     points = hook_points_of(model).values()
-    routed = any(isinstance(handle.user_hook, RoutingHook) for point in points for handle in point.fwd_hooks)
+    routed = any(
+        getattr(handle.user_hook, "routes_layers", False) for point in points for handle in point.fwd_hooks
+    )
     if routed and set(sites) & set(ROUTED):
         raise ValueError(
             f"{caller} was given a model with LIMe attached, whose hooks see routed keys and values, but not its routers. Give routers=, what attach_lime returned."

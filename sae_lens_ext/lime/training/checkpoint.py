@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
-from sae_lens_ext.files import write_whole_bytes
+from sae_lens_ext.tensor_file import UNREADABLE, read_tensor_file, write_tensor_file
 
 _FORMAT = "sae_lens_ext.LanguageModelTraining.state/1"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -37,10 +35,7 @@ class Checkpoint:
         for kind, of_parameters in self.optimizer.items():
             tensors |= {f"optimizer.{kind}/{name}": tensor for name, tensor in of_parameters.items()}
         # Clones: safetensors refuses two names for one memory, and tensors that are not contiguous.
-        data = {
-            name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
-        }
-        write_whole_bytes(path, save(data, {"format": _FORMAT, "step": str(self.step)}))
+        write_tensor_file(path, _FORMAT, tensors, {"step": str(self.step)})
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -50,19 +45,15 @@ class Checkpoint:
             ValueError: It is truncated or something else, or not there.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if metadata["format"] != _FORMAT:
-                raise ValueError(f"its format is {metadata['format']!r}")
+            tensors, header = read_tensor_file(path, _FORMAT)
             parts: dict[str, dict[str, torch.Tensor]] = {"weights": {}, "history": {}}
             for full_name, tensor in tensors.items():
                 part, _, name = full_name.partition("/")
                 parts.setdefault(part, {})[name] = tensor
             weights, history = parts.pop("weights"), parts.pop("history")
             optimizer = {part.removeprefix("optimizer."): found for part, found in parts.items()}
-            return cls(int(metadata["step"]), weights, optimizer, history)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            return cls(int(header["step"]), weights, optimizer, history)
+        except UNREADABLE as error:
             raise ValueError(
                 f"{path} is no state of a training of a language model that this version can read ({type(error).__name__}: {error}). It was left as it is. Delete "
                 "its folder to begin anew, or give another folder."

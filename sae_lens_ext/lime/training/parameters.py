@@ -12,6 +12,7 @@ from torch import nn
 
 from sae_lens_ext.language_model import evaluating
 from sae_lens_ext.language_model.evaluating import modules_of
+from sae_lens_ext.lime.routing_hooks import attached_weights
 from sae_lens_ext.lime.training.settings import CALLER, LanguageModelTrainingSettings, Trained
 
 _BETAS = (0.9, 0.95)
@@ -112,10 +113,10 @@ def trained_parameters(model: Any, routers: Any, trained: Trained) -> TrainedPar
 @contextmanager
 def only_trained(model: Any, routers: Any, trained: Trained) -> Generator[None, None, None]:
     """Let gradients into what is trained alone, and run the model as it is trained: with dropout, unless it stays as it is."""
-    frozen = list(model.parameters()) if trained == "routers" else []
-    if trained == "model" and routers is not None:
-        frozen += list(routers.parameters())
-    wanted = [parameter for parameter in frozen if parameter.requires_grad]
+    attached = list(attached_weights(model))
+    moved = set() if routers is None or trained == "model" else {id(p) for p in routers.parameters()}
+    frozen = [*(model.parameters() if trained == "routers" else []), *attached]
+    wanted = [parameter for parameter in frozen if parameter.requires_grad and id(parameter) not in moved]
     with ExitStack() as stack:
         for parameter in wanted:
             stack.callback(parameter.requires_grad_, True)

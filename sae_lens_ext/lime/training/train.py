@@ -1,5 +1,6 @@
 """Training a small language model, the routers of one, or both (arXiv 2502.09245)."""
 
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,6 +31,8 @@ from sae_lens_ext.run_folder import RunFolder
 from sae_lens_ext.run_log import RunLog
 
 Tokens = torch.Tensor | Sequence[torch.Tensor]
+_SECONDS_BETWEEN = 60
+"""Between two saved states, about."""
 
 
 @torch.inference_mode(False)
@@ -91,7 +94,7 @@ def train_language_model(
         seed: Of order and dropout.
         validation: Tokens as above, or a pair of tokens and loss mask, on which the loss is measured without dropout after the last step.
         validate_every: Steps between two such measurements before that; 0 for none.
-        checkpoint_every: Steps between two saved states.
+        checkpoint_every: Steps between two saved states, at most; a minute is the most, too.
         folder: Where to save them; None for nowhere.
         show_progress: Whether to show a bar.
 
@@ -102,8 +105,8 @@ def train_language_model(
         ValueError: A setting is out of range; tokens or masks have another shape or dtype, a token is not in the vocabulary, a sequence is longer than the model
             reads, or none of its predictions counts; there is nothing to train, or the routers are not attached to this model; the folder holds something else
             or a state that cannot be read. Nothing has changed.
-        RuntimeError: A loss or a gradient is NaN or infinite, or none reaches a router. The weights are as they were before that step, and the folder has the
-            last state that was saved.
+        RuntimeError: A loss or a gradient is NaN or infinite, or none reaches a router: the weights are as they were before that step. Or the loss on the
+            validation is: they are as that step has left them. The folder has the last state that was saved.
     """
     settings = LanguageModelTrainingSettings(
         trained=trained,
@@ -136,11 +139,14 @@ def train_language_model(
     plan = training_plan(model, routers, trainer, groups, held_out)
     if folder is None:
         _train(trainer, None, checkpoint_every, show_progress=show_progress)
-        return _result(trainer, plan)
+        result = _result(trainer, plan)
+        trainer.note(result.provenance)
+        return result
     run = RunFolder(Path(folder), with_own_beginning(Path(folder), plan), CALLER)
     if (run.path / RESULT_FILE).exists():
         result = LanguageModelTraining.load(run.path / RESULT_FILE)
         Checkpoint.load(run.path / TRAINED_FILE).load_weights(trainer.named)
+        trainer.note(result.provenance)
         return result
     if (run.path / CHECKPOINT_FILE).exists():
         trainer.restore(Checkpoint.load(run.path / CHECKPOINT_FILE))
@@ -150,6 +156,7 @@ def train_language_model(
     trainer.checkpoint(finished=True).save(run.path / TRAINED_FILE)
     result.save(run.path / RESULT_FILE)
     (run.path / CHECKPOINT_FILE).unlink(missing_ok=True)
+    trainer.note(result.provenance)
     return result
 
 
@@ -160,13 +167,16 @@ def _train(
 
     log = None if folder is None else RunLog(folder, trainer.step)
     bar = tqdm(total=trainer.steps, initial=trainer.step, desc="training", disable=not show_progress)
+    saved = time.monotonic()
     with bar, trainer.running(), log or nullcontext():
         while trainer.step < trainer.steps:
             line = trainer.train_step()
             if log is not None and folder is not None:
                 log.write(line)
-                if trainer.step % checkpoint_every == 0 or trainer.step == trainer.steps:
+                due = time.monotonic() - saved > _SECONDS_BETWEEN
+                if due or trainer.step % checkpoint_every == 0 or trainer.step == trainer.steps:
                     trainer.checkpoint().save(folder / CHECKPOINT_FILE)
+                    saved = time.monotonic()
             bar.update()
             if show_progress:
                 bar.set_postfix_str(f"loss {line['loss']:.3f}", refresh=False)

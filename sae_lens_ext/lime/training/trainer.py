@@ -78,6 +78,11 @@ class LanguageModelTrainer:
             finally:
                 self._optimizer.zero_grad(set_to_none=True)
 
+    def note(self, provenance: Mapping[str, Any]) -> None:
+        """Note in the routers' provenance how they were trained, if they were."""
+        if self._of_routers:
+            self.routers.provenance["training"] = dict(provenance)
+
     def checkpoint(self, *, finished: bool = False) -> Checkpoint:
         """Give everything there is to know; of a training that is finished not the optimiser's state."""
         return Checkpoint(
@@ -147,6 +152,7 @@ class LanguageModelTrainer:
                 loss = cross_entropy(self.model, part, part_targets) / counted
             loss.backward()
             total += loss.detach()
+            del loss  # and with it what the pass holds
         return total
 
     @contextmanager

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from sae_lens_ext.files import write_whole_bytes
+from sae_lens_ext.tensor_file import UNREADABLE, read_tensor_file, write_tensor_file
 
 _FORMAT = "sae_lens_ext.SteeringTraining/1"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -32,8 +30,8 @@ class Checkpoint:
         tensors = {f"vectors.{layer}": vector for layer, vector in self.vectors.items()}
         for name, of_layers in self.optimizer.items():
             tensors |= {f"{name}.{layer}": value for layer, value in of_layers.items()}
-        metadata = {"format": _FORMAT, "step": str(self.step), "rewards": json.dumps(self.rewards)}
-        write_whole_bytes(path, save({name: t.detach().cpu() for name, t in tensors.items()}, metadata))
+        header = {"step": str(self.step), "rewards": json.dumps(self.rewards)}
+        write_tensor_file(path, _FORMAT, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -43,17 +41,13 @@ class Checkpoint:
             ValueError: It is truncated or something else.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if metadata["format"] != _FORMAT:
-                raise ValueError(f"its format is {metadata['format']!r}")
+            tensors, header = read_tensor_file(path, _FORMAT)
             groups: dict[str, dict[int, torch.Tensor]] = {}
             for name, tensor in tensors.items():
                 group, _, layer = name.rpartition(".")
                 groups.setdefault(group, {})[int(layer)] = tensor
-            return cls(int(metadata["step"]), json.loads(metadata["rewards"]), groups.pop("vectors"), groups)
-        except (SafetensorError, KeyError, ValueError) as error:
+            return cls(int(header["step"]), json.loads(header["rewards"]), groups.pop("vectors"), groups)
+        except UNREADABLE as error:
             raise ValueError(
                 f"{path} is no checkpoint of a training of steering vectors that this version can read ({type(error).__name__}: {error}). It was left as it "
                 "is. Delete it to begin anew in this folder, or give another folder."

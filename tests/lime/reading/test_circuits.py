@@ -41,16 +41,17 @@ def test_circuits_are_those_of_a_loop(any_carrier: Any, tokens: torch.Tensor) ->
         for h in range(H):
             for source_layer in range(layer + 1):
                 for source_head in range(H):
-                    total = 0.0
+                    total = size = 0.0
                     for n, s in counted:
                         c = (
                             R[h, source_layer, source_head]
                             * buffers[source_layer][n, s, source_head].double()
                         )
                         whole = routed[layer][n, s, h].double()  # what the attention of the model reads
-                        total += float(c @ whole / (whole @ whole))
+                        total += float(c @ whole)
+                        size += float(whole @ whole)
                     share = float(shares[layer][h, source_layer, source_head])
-                    assert share == pytest.approx(total / len(counted), rel=1e-3, abs=1e-4), name
+                    assert share == pytest.approx(total / size, rel=1e-3, abs=1e-4), name
 
 
 def test_tokens_served_are_those_of_a_loop(any_carrier: Any, tokens: torch.Tensor) -> None:
@@ -61,14 +62,21 @@ def test_tokens_served_are_those_of_a_loop(any_carrier: Any, tokens: torch.Tenso
     (circuit,) = found.sources(layer, 0, own_layer=False)[:1]
     R = float(routers.weights[layer][0, circuit.source_layer, circuit.source_head].detach())
     sign = 1 if circuit.value_share > 0 else -1
-    shares, of_token = torch.zeros(tokens.shape, dtype=torch.float64), defaultdict[int, list[float]](list)
+    shares, of_token = (
+        torch.zeros(tokens.shape, dtype=torch.float64),
+        defaultdict[int, list[tuple[float, float]]](list),
+    )
     for n in range(4):
         for s in range(16):
             whole = memory.routed_values[layer][n, s, 0].double()
             c = R * memory.values[circuit.source_layer][n, s, circuit.source_head].double()
             shares[n, s] = c @ whole / (whole @ whole)
-            of_token[int(tokens[n, s])].append(float(shares[n, s]))
-    means = {token: sum(own) / len(own) for token, own in of_token.items() if len(own) >= 2}
+            of_token[int(tokens[n, s])].append((float(c @ whole), float(whole @ whole)))
+    means = {
+        token: sum(c for c, _ in own) / sum(size for _, size in own)
+        for token, own in of_token.items()
+        if len(own) >= 2
+    }
     best = sorted((token for token in means if sign * means[token] > 0), key=lambda t: -sign * means[t])[:3]
     assert [one.token_id for one in circuit.tokens] == best
     assert [one.value for one in circuit.tokens] == pytest.approx([means[t] for t in best], rel=1e-3)

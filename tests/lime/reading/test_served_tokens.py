@@ -29,10 +29,12 @@ def served(first_layer: list[float], share: float, by: TokensBy = "share") -> Se
     return found
 
 
-def test_tokens_are_ranked_by_their_mean_share() -> None:
+def test_tokens_are_ranked_by_the_share_over_their_occurrences() -> None:
     found = served([1.0, 3.0, 99.0, 4.0], 0.5).tokens(0, COUNTS, 5, 1, None)
-    assert [(t.token, t.token_id, t.count) for t in found] == [("<6>", 6, 1), ("<5>", 5, 2)]
-    assert [t.value for t in found] == pytest.approx([3 / 4, (1 / 2 + 4 / 5) / 2])
+    assert [(t.token, t.token_id, t.count) for t in found] == [("<5>", 5, 2), ("<6>", 6, 1)]
+    assert [t.value for t in found] == pytest.approx(
+        [(2 + 20) / (4 + 25), 12 / 16]
+    )  # of (1 + 1)² and (4 + 1)²
 
 
 def test_tokens_that_occur_too_seldom_are_left_out() -> None:

@@ -5,11 +5,12 @@ from typing import Any, get_args
 
 import torch
 
+from sae_lens_ext.analysis.attached_routers import require_attached
 from sae_lens_ext.analysis.given_tokens import given_tokens
 from sae_lens_ext.analysis.provenance import tokens_read, versions
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.language_model.weights_hash import weights_hash
-from sae_lens_ext.lime.reading.checks import require_attached, router_weights
+from sae_lens_ext.lime.reading.checks import router_weights
 from sae_lens_ext.lime.reading.circuits.buffers import read_buffers
 from sae_lens_ext.lime.reading.circuits.circuit import Served
 from sae_lens_ext.lime.reading.circuits.counted_tokens import counted_vocabulary, which_count
@@ -20,7 +21,7 @@ from sae_lens_ext.lime.reading.circuits.served import (
     TokensBy,
     strongest_sources,
 )
-from sae_lens_ext.lime.reading.circuits.shares import MeanShares, source_shares
+from sae_lens_ext.lime.reading.circuits.shares import TextShares, along_routed
 from sae_lens_ext.number_checks import require_bool
 
 _CALLER = "depthwise_circuits"
@@ -48,14 +49,13 @@ def depthwise_circuits(
     """Find which heads' buffers each head of a model with LIMe reads, and at which tokens.
 
     At a position the routed value of target head h in layer ℓ is Ṽ = Σ c over source heads h′ of the layers ℓ′ ≤ ℓ, with the contributions
-    c = R_{h,ℓ′,h′} V_{ℓ′,h′}; V are the values as the source computes them, BEFORE routing. The share of a source is ⟨c, Ṽ⟩ / ‖Ṽ‖²; its value share is the
-    mean over tokens, signed, and the shares of all sources of a head sum to 1. A share is negative where a source works against what the others make.
-    The key share is the same of keys, before rotary embedding. Tokens at which the routed vector is exactly 0 are left out of its mean; a head for which
-    that is all tokens has shares of 0. Unlike the weight R, shares take account of how large and how alike the values are.
+    c = R_{h,ℓ′,h′} V_{ℓ′,h′}; V are the values as the source computes them, BEFORE routing. The value share of a source is Σ⟨c, Ṽ⟩ / Σ‖Ṽ‖² over the
+    tokens, signed, and the shares of all sources of a head sum to 1. A share is negative where a source works against what the others make. The key share is
+    the same of keys, before rotary embedding. A head whose routed vectors are all exactly 0 has shares of 0. Unlike the weight R, shares take account of how large and how alike the values are.
 
     A circuit serves the tokens at which its source contributes what it does on the whole: a source with a positive value share those with the largest
-    shares, one with a negative share those with the smallest. Tokens of the vocabulary are ranked by the mean over their occurrences, single positions
-    by their own share, at most one of each sequence. All heads are key-value heads; under grouped-query attention several query heads read one.
+    shares, one with a negative share those with the smallest. Tokens of the vocabulary are ranked by the share over their occurrences, single positions
+    by their own, at most one of each sequence. All heads are key-value heads; under grouped-query attention several query heads read one.
 
     The model runs twice over the texts, first for the shares, then for the tokens of the circuits that are kept. Special tokens of the model's tokenizer do
     not count; without a tokenizer all tokens do.
@@ -132,14 +132,14 @@ def depthwise_circuits(
         )
 
     targets = {layer: R for layer, R in weights.items() if layer > 0}
-    means = {name: {layer: MeanShares(R) for layer, R in targets.items()} for name in ("keys", "values")}
+    totals = {name: {layer: TextShares(R) for layer, R in targets.items()} for name in ("keys", "values")}
     for batch in passes("Shares of sources"):
         here = counted[batch.first : batch.first + len(batch.tokens)].to(batch.values.device)
-        for name, of_layers in means.items():
+        for name, of_layers in totals.items():
             flat = getattr(batch, name)[here]
             for layer, R in targets.items():
-                of_layers[layer].add(*source_shares(flat[:, : layer + 1], R.to(flat.device)))
-    shares = {name: {layer: mean.mean() for layer, mean in own.items()} for name, own in means.items()}
+                of_layers[layer].add(*along_routed(flat[:, : layer + 1], R.to(flat.device)))
+    shares = {name: {layer: total.shares() for layer, total in own.items()} for name, own in totals.items()}
 
     device = next(model.parameters()).device
     window = min(window, tokens.shape[1])

@@ -1,4 +1,4 @@
-"""The tokens that circuits serve: of the vocabulary, by the mean over occurrences, and single positions."""
+"""The tokens that circuits serve: of the vocabulary, over their occurrences, and single positions."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,7 @@ import torch
 from sae_lens_ext.analysis.flow.top_activations.running import TopWindows, window_starts
 from sae_lens_ext.analysis.top_contexts import Context, token_text
 from sae_lens_ext.lime.reading.circuits.circuit import ServedToken
-from sae_lens_ext.lime.reading.circuits.shares import source_shares
+from sae_lens_ext.lime.reading.circuits.shares import along_routed, shares_of
 
 TokensBy = Literal["share", "norm"]
 CONTEXT_NAME = "texts"
@@ -34,7 +34,7 @@ class ServedTokens:
 
     Args:
         weights: R of the layer, [target head, source layer, source head].
-        shares: Mean value shares, of the same shape: a circuit serves the tokens at which it does what it does on the whole.
+        shares: Value shares, of the same shape: a circuit serves the tokens at which it does what it does on the whole.
         circuits: (target head, source layer, source head) each.
         vocabulary: Ids of the tokens that occur and count, ascending, [n].
         by: What is collected, the signed share in the routed value or the size of the contribution.
@@ -60,6 +60,7 @@ class ServedTokens:
         self.weights = weights.to(device)
         self.signs = shares[tuple(zip(*circuits, strict=True))].sign().to(device, torch.float32)
         self.sums = torch.zeros(len(vocabulary), len(circuits), dtype=torch.float64)
+        self.sizes = torch.zeros_like(self.sums)
         self.top = TopWindows(len(circuits), n_contexts, window, device)
 
     def add(self, values: torch.Tensor, tokens: torch.Tensor, counted: torch.Tensor, first: int) -> None:
@@ -74,11 +75,15 @@ class ServedTokens:
         head, source_layer, source_head = self.index
         flat = values.flatten(0, 1)
         if self.by == "share":
-            served = source_shares(flat, self.weights)[0][:, head, source_layer, source_head] * self.signs
+            along, square = along_routed(flat, self.weights)
+            added, size = along[:, head, source_layer, source_head] * self.signs, square[:, head]
+            served = shares_of(along, square)[:, head, source_layer, source_head] * self.signs
         else:
-            served = flat.norm(dim=3)[:, source_layer, source_head] * self.weights[self.index].abs()
+            served = added = flat.norm(dim=3)[:, source_layer, source_head] * self.weights[self.index].abs()
+            size = torch.ones_like(served)
         rows = torch.searchsorted(self.vocabulary, tokens[counted])
-        self.sums.index_add_(0, rows, served.cpu()[counted.flatten()].double())
+        self.sums.index_add_(0, rows, added.cpu()[counted.flatten()].double())
+        self.sizes.index_add_(0, rows, size.cpu()[counted.flatten()].double())
         acts = served.reshape(*tokens.shape, -1).masked_fill(~counted.to(served.device)[..., None], 0.0)
         self.top.add(acts, first)
 
@@ -94,7 +99,9 @@ class ServedTokens:
             min_count: Tokens that occur less often are left out.
             tokenizer: To decode with, or None.
         """
-        means = (self.sums[:, i] / counts).masked_fill(counts < min_count, 0.0)
+        means = (self.sums[:, i] / self.sizes[:, i].clamp(min=torch.finfo(torch.float64).tiny)).masked_fill(
+            counts < min_count, 0.0
+        )
         order = means.sort(descending=True, stable=True).indices[:n].tolist()
         sign = self._sign(i)
         return tuple(
