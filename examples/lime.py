@@ -6,7 +6,7 @@ representations spread over.
 
 Routers can be trained on a pretrained model, too, on the command line: `sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers`, and
 `sae-lens-ext collapse --text embedded:encyclopedia --out collapse.json --routers my_routers`.
-Takes a quarter of an hour on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
+Takes about ten minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 
 import os
@@ -51,7 +51,8 @@ for name, model in models.items():
         training.tokens,
         loss_mask=training.loss_masks,  # what is asked is not learnt, what is written after it is
         routers=routers if name == "with routers" else None,
-        batch_size=128,
+        batch_size=64,
+        lr=3e-3,
         epochs=100,
         max_steps=STEPS,
         router_lr=1e-2,
