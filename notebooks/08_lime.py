@@ -87,7 +87,7 @@ def small_model():
     return TransformerBridge.boot_native(settings | positions | kind)
 
 
-settings = {"loss_mask": train.loss_masks, "batch_size": 128, "epochs": 100, "max_steps": STEPS}
+settings = {"loss_mask": train.loss_masks, "batch_size": 64, "lr": 3e-3, "epochs": 100, "max_steps": STEPS}
 plain, with_lime = small_model(), small_model()
 small_routers = ext.attach_lime(with_lime, initial="random")
 
