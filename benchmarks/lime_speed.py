@@ -164,8 +164,8 @@ def pass_times(rounds: int, *, embedded: bool) -> dict[str, dict[str, dict[str, 
         found["embedded model, forward"] = _contest(
             "embedded model, forward", routers, lambda: _forward(model, tokens), 5
         )
-        found["embedded model, one token of generation"] = _contest(
-            "embedded model, one token of generation", routers, lambda: _generate(model), 5
+        found["embedded model, ten tokens of generation"] = _contest(
+            "embedded model, ten tokens of generation", routers, lambda: _generate(model), 5
         )
     return found
 

@@ -38,6 +38,14 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
+def require_seed(owner: str, seed: Any) -> int:
+    """Give `seed` as an int; raise ValueError unless it is a whole number of at least 0."""
+    number = whole_number(seed)
+    if number is None or number < 0:
+        raise ValueError(f"{owner} was given seed = {seed!r}. Give a whole number of at least 0.")
+    return number
+
+
 def require_bool(owner: str, name: str, value: Any) -> None:
     """Raise ValueError unless `value` is True or False."""
     if not isinstance(value, bool):

@@ -14,6 +14,7 @@ from sae_lens_ext.cli.sources import CHARACTERS_PER_TOKEN, load_documents
 from sae_lens_ext.files import write_whole
 from sae_lens_ext.lime.attach import attach_lime
 from sae_lens_ext.lime.routers import LimeRouters
+from sae_lens_ext.number_checks import require_seed
 
 WORDS = (" is", " are", " was", " were")
 SEARCHED = 1_000_000
@@ -30,6 +31,10 @@ words apart by what the layer has at them. Prints a table by layer.
 Entropy is in nats: 0 if all is along one line. Layer -1 is the embedding. With --routers keys and values are measured before and after routing.
 Most of the time goes into reading the words' contexts: --per-word 200, or --no-words, is much faster.
 """
+
+
+FOLDS = 5
+"""Of the probe."""
 
 
 def add_parsers(verbs: Any) -> None:
@@ -115,6 +120,7 @@ def run(options: argparse.Namespace) -> None:
         per_word=options.per_word,
         batch_size=options.batch_size,
         autocast=options.autocast,
+        folds=FOLDS,
         seed=options.seed,
     )
     report.save(options.out)
@@ -146,6 +152,11 @@ def _require_options(options: argparse.Namespace) -> None:
         value = getattr(options, flag)
         if value < 1:
             raise CommandError(f"--{flag.replace('_', '-')} {value} reads nothing. Give at least 1.")
+    require_seed("--seed", options.seed)
+    if not options.no_words and options.per_word < FOLDS:
+        raise CommandError(
+            f"--per-word {options.per_word} is too few to tell words apart. Give at least {FOLDS}, or --no-words."
+        )
     if not 0 <= options.skip_positions < options.context_size:
         raise CommandError(
             f"--skip-positions {options.skip_positions} leaves nothing of {options.context_size} tokens. Give 0 or more, and fewer than these."
@@ -160,7 +171,13 @@ def _load_routers(path: Path) -> LimeRouters:
         raise CommandError(
             f"There is no file or folder {str(path)!r}. Give routers, such as train-lime writes."
         )
-    return LimeRouters.load(path / ROUTERS_FILE if path.is_dir() else path)
+    routers = LimeRouters.load(path / ROUTERS_FILE if path.is_dir() else path)
+    if routers.provenance.get("training", {}).get("trained") == "all":
+        raise CommandError(
+            f"The routers of {str(path)!r} were trained together with their model, and --model would be that model as it was before. Give routers that were trained "
+            "alone; in Python, collapse_report measures the model that train_language_model has trained."
+        )
+    return routers
 
 
 def _table(report: CollapseReport) -> str:

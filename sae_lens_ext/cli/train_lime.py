@@ -106,6 +106,11 @@ def run(options: argparse.Namespace) -> None:
     folder = RunFolder(options.out, plan, "`sae-lens-ext train-lime`")
     most = CHARACTERS_PER_TOKEN * max(2 * options.tokens, HELD_OUT_ONE_IN * options.held_out)
     documents, held_out = split_documents(load_documents(options.text, most))
+    if not documents or not held_out:
+        raise CommandError(
+            f"The text {options.text!r} has too few documents to hold some out: {len(documents) + len(held_out)}. Give it as several documents, such as a "
+            "folder of files."
+        )
     model = load_named_model(options.model, options.device)
     require_context_fits(model, options.context_size)
     tokens = _packed(model, documents, options.tokens, f"The text {options.text!r}", options)

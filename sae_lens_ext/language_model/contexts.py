@@ -8,6 +8,8 @@ from datasets import Dataset, concatenate_datasets
 from sae_lens import PretokenizeRunnerConfig
 from sae_lens.pretokenize_runner import pretokenize_dataset
 
+from sae_lens_ext.number_checks import require_seed
+
 
 def contexts(
     documents: Sequence[str],
@@ -34,6 +36,7 @@ def contexts(
     Raises:
         ValueError: The documents fill fewer than `at_least` contexts, or these have no room for text.
     """
+    require_seed("The order of contexts", seed)
     if context_size < 2:
         raise ValueError(
             f"context_size = {context_size} leaves no room for text after BOS. Give at least 2 tokens, such as 128."

@@ -64,7 +64,12 @@ def attach_lime(
             f"These routers are for {routers.n_layers} layers of {routers.n_kv_heads} key-value heads, but this {type(model).__name__} has {len(points)} of "
             f"{n_kv_heads}. Give routers that were made for a model of this size."
         )
-    routers.provenance |= {"model_name": getattr(model.cfg, "model_name", None)} | versions()
+    # What loaded routers come from stays.
+    routers.provenance = {
+        "model_name": getattr(model.cfg, "model_name", None),
+        **versions(),
+        **routers.provenance,
+    }
     routers.to(next(model.parameters()).device)
     bound = routers
     routers._attachment = Attachment(model, points, lambda: bound.weights, n_kv_heads)  # pyright: ignore[reportPrivateUsage]

@@ -117,6 +117,9 @@ def test_collapse_reads_before_and_after_the_routing_of_routers(
         (["--alpha", "1", "1"], "each once"),
         (["--tokens", "0"], "--tokens 0 reads nothing"),
         (["--per-word", "0"], "--per-word 0 reads nothing"),
+        (["--per-word", "2"], "--per-word 2 is too few to tell words apart. Give at least 5, or --no-words"),
+        (["--seed", "-1"], "--seed was given seed = -1"),
+        (["--routers", "{tmp}/tuned"], "were trained together with their model"),
         (["--skip-positions", "16"], "--skip-positions 16 leaves nothing of 16 tokens"),
         (["--routers", "{tmp}/none"], "There is no file or folder '{tmp}/none'. Give routers"),
         (["--routers", "{tmp}/text.txt"], "holds no LIMe routers"),
@@ -129,6 +132,10 @@ def test_collapse_refuses_before_the_model_is_loaded(
     def load(*_: Any) -> Any:
         raise AssertionError("a model was loaded")
 
+    tuned = LimeRouters(2, 2)
+    tuned.provenance["training"] = {"trained": "all"}
+    (tmp_path / "tuned").mkdir()
+    tuned.save(tmp_path / "tuned" / "routers.safetensors")
     monkeypatch.setattr(verb, "load_named_model", load)
     with pytest.raises(USER_ERRORS) as caught:
         run_on(*(word.format(tmp=tmp_path) for word in words))

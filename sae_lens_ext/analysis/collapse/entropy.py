@@ -97,8 +97,9 @@ def entropy_of_shares(shares: torch.Tensor, alpha: float) -> torch.Tensor:
     elif abs(alpha - 1) < _SHANNON:
         entropy = torch.special.entr(shares).sum(dim=-1)
     else:
-        powers = torch.where(shares > 0, shares.pow(alpha), 0.0)
-        entropy = powers.sum(dim=-1).log() / (1 - alpha)
+        # In logarithms, for powers of large orders underflow.
+        powers = torch.where(shares > 0, alpha * shares.log(), -math.inf)
+        entropy = powers.logsumexp(dim=-1) / (1 - alpha)
     return entropy.clamp(min=0.0)  # rounding may leave −1e-16
 
 

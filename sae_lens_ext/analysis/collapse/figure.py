@@ -118,7 +118,10 @@ def _groups(reports: Any) -> dict[str, list[CollapseReport]]:
         raise ValueError(
             'plot_collapse draws reports by name. Give a mapping with an entry, such as {"plain": report}.'
         )
-    groups = {str(name): [of] if isinstance(of, CollapseReport) else list(of) for name, of in reports.items()}
+    groups = {
+        str(name): list(of) if isinstance(of, Sequence) and not isinstance(of, str) else [of]
+        for name, of in reports.items()
+    }
     for name, group in groups.items():
         if not group or any(not isinstance(report, CollapseReport) for report in group):
             raise ValueError(
@@ -128,11 +131,20 @@ def _groups(reports: Any) -> dict[str, list[CollapseReport]]:
             raise ValueError(
                 f"plot_collapse was given reports of other sites or layers as {name!r}. Give those of one model by different seeds."
             )
+        alike = {(r.provenance.get("skip_positions"), r.provenance.get("context_size")) for r in group}
+        if len(alike) > 1:
+            raise ValueError(
+                f"plot_collapse was given reports of other skip_positions or context_size as {name!r}: {sorted(map(str, alike))}. Give reports that were measured alike."
+            )
     everyone = [report for group in groups.values() for report in group]
     orders = {report.alphas[0] for report in everyone}
     if len(orders) > 1:
         raise ValueError(
             f"plot_collapse was given reports whose first orders are {sorted(orders)}. Give reports that were measured alike."
+        )
+    if len({report.provenance.get("z_score") for report in everyone}) > 1:
+        raise ValueError(
+            "plot_collapse was given reports with z-scoring and without. Give reports that were measured alike."
         )
     return groups
 

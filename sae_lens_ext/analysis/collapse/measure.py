@@ -18,7 +18,7 @@ from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.language_model import evaluating
 from sae_lens_ext.language_model.weights_hash import weights_hash
-from sae_lens_ext.number_checks import require_bool, whole_number
+from sae_lens_ext.number_checks import require_bool, require_seed, whole_number
 
 CALLER = "collapse_report"
 _ALL = 10**15
@@ -93,6 +93,7 @@ def collapse_report(
     for name, flag in (("z_score", z_score), ("autocast", autocast), ("show_progress", show_progress)):
         require_bool(CALLER, name, flag)
     require_folds(CALLER, folds)
+    require_seed(CALLER, seed)
     alphas = require_alphas(CALLER, alpha)
     require_detached(model)
     reader = SiteReader(CALLER, model, sites, routers, autocast=autocast)

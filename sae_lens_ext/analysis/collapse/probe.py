@@ -7,7 +7,7 @@ import torch
 
 from sae_lens_ext.analysis.collapse.dimensions import DimensionStatistics
 from sae_lens_ext.analysis.collapse.entropy import require_activations
-from sae_lens_ext.number_checks import whole_number
+from sae_lens_ext.number_checks import require_seed, whole_number
 
 TOLERANCE = 1e-4
 """Largest component of the gradient of the mean loss at which a fit counts as finished, in standardised dimensions; scikit-learn's default."""
@@ -48,6 +48,7 @@ def fold_accuracies(
 ) -> torch.Tensor:
     """Give the accuracy on each fold by the probe learnt without it, [folds], float64. Arguments as for `separability`."""
     require_folds(caller, folds)
+    require_seed(caller, seed)
     require_activations(caller, "features", features, "[n, d]")
     classes, y = _classes(caller, labels, len(features), folds)
     fold = deal_into_folds(y, folds, seed)

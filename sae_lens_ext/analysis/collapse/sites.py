@@ -41,7 +41,7 @@ class SiteReader:
     ) -> None:
         hook_points_of(model)
         _require_sites(caller, sites)
-        _require_routers(caller, model, routers, sites)
+        _require_routers(caller, model, routers)
         self.caller, self.model, self.routers, self.autocast = caller, model, routers, autocast
         self.sites = tuple(sites)
         n = model.cfg.n_layers
@@ -108,7 +108,7 @@ def _require_sites(caller: str, sites: Any) -> None:
         )
 
 
-def _require_routers(caller: str, model: Any, routers: Any, sites: Sequence[str]) -> None:
+def _require_routers(caller: str, model: Any, routers: Any) -> None:
     if routers is not None:
         require_attached(caller, model, routers)
         return
@@ -116,7 +116,8 @@ def _require_routers(caller: str, model: Any, routers: Any, sites: Sequence[str]
     routed = any(
         getattr(handle.user_hook, "routes_layers", False) for point in points for handle in point.fwd_hooks
     )
-    if routed and set(sites) & set(ROUTED):
+    if routed:
         raise ValueError(
-            f"{caller} was given a model with LIMe attached, whose hooks see routed keys and values, but not its routers. Give routers=, what attach_lime returned."
+            f"{caller} was given a model with LIMe attached, but not its routers. Give routers=, what attach_lime returned; or detach them to measure the model "
+            "without, by routers.detach()."
         )

@@ -49,6 +49,10 @@ def find_occurrences(
     """
     if words is None:
         return NO_WORDS
+    if per_word < folds:
+        raise ValueError(
+            f"{caller} was given per_word = {per_word} and folds = {folds}, but each fold needs an occurrence of each word. Give a per_word of at least {folds}."
+        )
     names, ids = _tokens_of(caller, model, words)
     found = [(contexts == token).nonzero() for token in ids]
     n = min(per_word, *map(len, found))
@@ -85,7 +89,7 @@ def _tokens_of(caller: str, model: Any, words: Any) -> tuple[tuple[str, ...], tu
             if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
                 raise ValueError(
                     f"{caller} was given the word {word!r}, which the model's tokenizer cuts into {len(pieces)} tokens"
-                    f"{' or does not know' if len(pieces) == 1 else ''}. Give words that are one token, with the space they begin with, or words=None to leave "
+                    f"{' or does not know' if len(pieces) == 1 else ''}. Give words that are one token, with the space they begin with (or without it, if the tokenizer adds one), or words=None to leave "
                     "separability out."
                 )
             token, name = pieces[0], word

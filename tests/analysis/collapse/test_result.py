@@ -178,6 +178,13 @@ def test_entropy_of_reports_with_and_without_words_is_drawn_together() -> None:
         (made(), {}, "by name"),
         ({"a": []}, {}, "no report as 'a'"),
         ({"a": [3]}, {}, "no report as 'a'"),
+        ({"a": 3}, {}, "no report as 'a'"),
+        (
+            {"a": [made(), made(provenance={"skip_positions": 1})]},
+            {},
+            "other skip_positions or context_size as 'a'",
+        ),
+        ({"a": made(), "b": made(provenance={"z_score": False})}, {}, "with z-scoring and without"),
         ({"a": made()}, {"measure": "rank"}, "measure = 'rank'"),
         ({"a": made(words=(), fold_accuracies={})}, {"measure": "separability"}, "words=None"),
         ({"a": made()}, {"sites": ("keys",)}, r"sites = \('keys',\).*'residual', 'values'"),
