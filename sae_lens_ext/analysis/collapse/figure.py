@@ -118,9 +118,9 @@ def _groups(reports: Any) -> dict[str, list[CollapseReport]]:
         raise ValueError(
             'plot_collapse draws reports by name. Give a mapping with an entry, such as {"plain": report}.'
         )
-    groups = {
-        str(name): list(of) if isinstance(of, Sequence) and not isinstance(of, str) else [of]
-        for name, of in reports.items()
+    several: dict[str, Any] = {str(name): of for name, of in reports.items()}
+    groups: dict[str, list[Any]] = {
+        name: list(of) if isinstance(of, (list, tuple)) else [of] for name, of in several.items()
     }
     for name, group in groups.items():
         if not group or any(not isinstance(report, CollapseReport) for report in group):
