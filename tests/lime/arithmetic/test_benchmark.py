@@ -39,7 +39,7 @@ def test_trainings_apart_and_a_last_call_give_the_result(
             result["plain"]["over_seeds"][of]["3"]["mean"],
         )
         assert gain == pytest.approx(own - base)
-    assert set(result["step_milliseconds"]) == {"batch", "plain", "LIMe"}
+    assert set(result["step_milliseconds"]) == {"batch", "plain", "LIMe", "uniform average"}
     assert "plain seed 3 ArithmeticAccuracy on 16 expressions" in capsys.readouterr().out
 
 
