@@ -1,6 +1,5 @@
 """The comparison of small language models with and without LIMe, on tiny ones."""
 
-import importlib
 import json
 import math
 import sys
@@ -15,13 +14,10 @@ import torch
 
 from sae_lens_ext.lime import LanguageModelLoss
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("lime_language_model")
+def script(load_benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    module = load_benchmark("lime_language_model")
     monkeypatch.setattr(module, "TINY", replace(module.TINY, folder=tmp_path))
     return module
 
@@ -94,9 +90,9 @@ def test_the_difference_over_seeds_is_the_mean_of_the_seeds(script: ModuleType) 
 
 
 def test_no_document_is_in_two_parts_and_the_tokenizer_is_always_the_same(
-    script: ModuleType, tmp_path: Path
+    load_benchmark: Any, tmp_path: Path
 ) -> None:
-    text = importlib.import_module("lime_text")
+    text = load_benchmark("lime_text")
     parts = text.documents("python_reference")
     train, validation, held_out = (set(part) for part in (parts.train, parts.validation, parts.held_out))
     assert train and validation and held_out

@@ -1,24 +1,21 @@
 """The training of routers on a frozen model, on a tiny random one."""
 
-import importlib
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from sae_lens_ext.lime import LimeRouters
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("lime_routers")
+def script(load_benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    module = load_benchmark("lime_routers")
     monkeypatch.setattr(module, "TINY", replace(module.TINY, folder=tmp_path))
     return module
 

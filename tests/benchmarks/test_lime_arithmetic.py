@@ -1,21 +1,16 @@
 """The benchmark of the arithmetic task runs from end to end, goes on where it was, and notes what it should."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))  # what it imports from there goes again
-    return importlib.import_module("lime_arithmetic")
+def script(load_benchmark: Any) -> ModuleType:
+    return load_benchmark("lime_arithmetic")
 
 
 def test_trainings_apart_and_a_last_call_give_the_result(

@@ -1,24 +1,17 @@
 """The benchmark's tiny mode."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("collapse_benchmark", BENCHMARKS / "collapse.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_benchmark: Any) -> ModuleType:
+    return load_benchmark("collapse")
 
 
 def test_tiny_mode_measures_both_variants_over_seeds(
