@@ -1,13 +1,12 @@
 """`sae-lens-ext lens`: what it prints and writes, and what it refuses."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from sae_lens import StandardSAE, StandardSAEConfig
+from sae_lens import StandardSAE
 from safetensors.torch import save_file
 
 from sae_lens_ext.cli import lens as verb
@@ -15,8 +14,7 @@ from sae_lens_ext.cli.app import USER_ERRORS, main
 from sae_lens_ext.embedded.model import MODEL_NAME
 from sae_lens_ext.steering.reading.lens import logit_lens
 from sae_lens_ext.steering.vectors import SteeringVectors
-
-HOOK = "blocks.1.hook_resid_post"
+from tests.cli.stand_ins import HOOK, load_instead, run_verb, save_tiny_sae
 
 
 def drawn(*layers: int) -> dict[int, torch.Tensor]:
@@ -32,31 +30,16 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sae_folder(tmp_path: Path) -> Path:
-    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=24))
-    torch.nn.init.normal_(sae.W_dec)
-    sae.cfg.metadata.hook_name = HOOK
-    sae.cfg.metadata.model_name = "tiny"
-    sae.save_model(tmp_path / "my_sae")
-    return tmp_path / "my_sae"
+    return save_tiny_sae(tmp_path / "my_sae", "W_dec")
 
 
 @pytest.fixture
 def loaded(hooked_model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    asked: list[tuple[Any, ...]] = []
-
-    def load(*arguments: Any) -> Any:
-        asked.append(arguments)
-        return hooked_model
-
-    monkeypatch.setattr(verb, "load_named_model", load)
-    return asked
+    return load_instead(monkeypatch, verb, "load_named_model", hooked_model)
 
 
 def command(*words: Any) -> None:
-    parser = argparse.ArgumentParser()
-    verb.add_parsers(parser.add_subparsers())
-    options = parser.parse_args(["lens", *map(str, words)])
-    options.run(options)
+    run_verb(verb, "lens", *words)
 
 
 def tables(printed: str) -> dict[str, list[tuple[str, float, str, float]]]:

@@ -1,49 +1,30 @@
 """`sae-lens-ext steer`: what it writes, and what it refuses."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
 from sae_lens_ext.cli import steer as verb
 from sae_lens_ext.cli.app import USER_ERRORS
 from sae_lens_ext.steering import AddFeature
 from sae_lens_ext.steering import steer as steered_by
-
-HOOK = "blocks.1.hook_resid_post"
+from tests.cli.stand_ins import HOOK, load_instead, run_verb, save_tiny_sae
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=24))
-    torch.nn.init.normal_(sae.W_enc)
-    sae.cfg.metadata.hook_name = HOOK
-    sae.cfg.metadata.model_name = "tiny"
-    sae.cfg.metadata.neuronpedia_id = "tiny/1-res"
-    sae.save_model(tmp_path / "my_sae")
-    return tmp_path / "my_sae"
+    return save_tiny_sae(tmp_path / "my_sae", "W_enc", neuronpedia_id="tiny/1-res")
 
 
 @pytest.fixture
 def loaded(hooked_model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    asked: list[tuple[Any, ...]] = []
-
-    def load(*arguments: Any) -> Any:
-        asked.append(arguments)
-        return hooked_model
-
-    monkeypatch.setattr(verb, "load_any_language_model", load)
-    return asked
+    return load_instead(monkeypatch, verb, "load_any_language_model", hooked_model)
 
 
-def command(*words: str) -> None:
-    parser = argparse.ArgumentParser()
-    verb.add_parsers(parser.add_subparsers())
-    options = parser.parse_args(["steer", *words])
-    options.run(options)
+def command(*words: Any) -> None:
+    run_verb(verb, "steer", *words)
 
 
 def blocks_of(printed: str) -> dict[str, list[str]]:
