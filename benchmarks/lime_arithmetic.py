@@ -56,7 +56,7 @@ COLOURS = {
 }
 LR, ROUTER_LR = 3e-3, 1e-2
 EPOCHS = 1.0
-"""How often everything is read. Once leaves the model without routers room to be better: in a trial it had two thirds of the answers right at six operands."""
+"""How often everything is read. Once leaves the model without routers room to be better."""
 
 
 @dataclass(frozen=True)
