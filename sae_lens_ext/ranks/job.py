@@ -1,0 +1,88 @@
+"""Which processes make up this job."""
+
+import atexit
+import datetime
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.distributed as dist
+
+from sae_lens_ext.ranks.collectives import Collectives
+
+TIMEOUT_VARIABLE = "SAE_LENS_EXT_RANK_TIMEOUT"
+DEFAULT_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a job, as one of them sees it."""
+
+    rank: int
+    """This process's place, from 0."""
+    size: int
+    """How many there are; 1 for an ordinary process."""
+    tell: Collectives
+    """What they exchange."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
+        return self.rank == 0
+
+
+def current_ranks() -> Ranks:
+    """Give the ranks that `torchrun` started this process with, or a job of one.
+
+    The first call joins them by torch's own process group, unless the program has done so. A rank that does not answer for
+    `SAE_LENS_EXT_RANK_TIMEOUT` seconds, 600 if that is not set, ends the job with a message.
+
+    Raises:
+        ValueError: The time is not a positive number.
+        RankError: See `Collectives`.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return _joined()
+    if dist.is_available() and dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1:
+        timeout = _timeout()
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=datetime.timedelta(seconds=timeout)
+        )
+        atexit.register(_leave)
+        return _joined()
+    return Ranks(0, 1, Collectives(0, 1, DEFAULT_TIMEOUT))
+
+
+def own_device(device: str) -> str:
+    """Give the device of this rank: "cuda" is its own GPU, where there are several ranks; anything else is as it was."""
+    if device == "cuda" and current_ranks().size > 1:
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
+@cache
+def _joined() -> Ranks:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return Ranks(rank, size, Collectives(rank, size, _timeout()))
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _timeout() -> float:
+    text = os.environ.get(TIMEOUT_VARIABLE, str(DEFAULT_TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(
+            f"{TIMEOUT_VARIABLE} is {text!r}. Give the seconds that a rank waits for the others, such as 600."
+        )
+    return seconds
