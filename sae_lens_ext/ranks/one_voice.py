@@ -6,9 +6,9 @@ import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import partialmethod
+from typing import Any
 
-from tqdm import std, tqdm
+from tqdm.std import tqdm
 
 from sae_lens_ext.ranks.job import Ranks
 
@@ -19,15 +19,19 @@ def one_voice(ranks: Ranks) -> Generator[None, None, None]:
     if ranks.is_first:
         yield
         return
-    shown, quiet = std.tqdm.__init__, logging.root.manager.disable
-    write = tqdm.write
-    std.tqdm.__init__ = partialmethod(shown, disable=True)  # type: ignore[method-assign]
+    shown, write, quiet = tqdm.__init__, tqdm.__dict__["write"], logging.root.manager.disable
+
+    def hidden(bar: Any, *arguments: Any, **settings: Any) -> None:
+        shown(bar, *arguments, **{**settings, "disable": True})  # whatever the caller asked for
+
+    # tqdm.auto's classes, of notebooks and of asyncio, derive from this one, and so do those of other libraries.
+    tqdm.__init__ = hidden  # type: ignore[method-assign]
     tqdm.write = classmethod(lambda *_, **__: None)  # type: ignore[method-assign]
-    logging.disable(logging.WARNING)
+    logging.disable(max(quiet, logging.WARNING))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        std.tqdm.__init__, tqdm.write = shown, write  # type: ignore[method-assign]
+        tqdm.__init__, tqdm.write = shown, write  # type: ignore[method-assign]
         logging.disable(quiet)
