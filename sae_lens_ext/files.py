@@ -1,5 +1,6 @@
-"""Writing a file so that it is either whole or not there."""
+"""Writing a file so that it is either whole or not there, and telling whether it is."""
 
+import json
 import os
 from pathlib import Path
 
@@ -28,3 +29,12 @@ def write_whole_bytes(path: str | Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def is_json(path: Path) -> bool:
+    """Tell whether a file is there and holds JSON to its end."""
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True

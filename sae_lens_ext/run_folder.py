@@ -3,16 +3,13 @@
 import json
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
-from safetensors import SafetensorError, safe_open
-
-from sae_lens_ext.files import write_whole
+from sae_lens_ext.checkpoints import latest_checkpoint
+from sae_lens_ext.files import is_json, write_whole
 
 PLAN_FILE = "plan.json"
 
@@ -65,11 +62,7 @@ class RunFolder:
             stage: The stage.
             saes: Subfolders of the SAEs; a run of a single SAE has none.
         """
-        folders = [folder for folder in self.checkpoints(stage).glob("run/*/") if _tokens(folder) > 0]
-        for folder in sorted(folders, key=_tokens, reverse=True):
-            if _is_json(folder / RUNNER_CFG_FILENAME) and all(_is_whole(folder / name) for name in saes):
-                return folder
-        return None
+        return latest_checkpoint(self.checkpoints(stage) / "run", saes)
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:
@@ -83,11 +76,11 @@ class RunFolder:
     def training_seconds(self, stage: str) -> float:
         """Seconds spent training in a stage so far, interrupted runs included."""
         path = self._seconds_file(stage)
-        return json.loads(path.read_text()) if _is_json(path) else 0.0
+        return json.loads(path.read_text()) if is_json(path) else 0.0
 
     def is_trained(self, stage: str) -> bool:
         """Whether the SAEs of a stage are complete."""
-        return _is_json(self._record_file(stage))
+        return is_json(self._record_file(stage))
 
     def mark_trained(self, stage: str, record: dict[str, Any], *, keep_checkpoints: bool = False) -> None:
         """Note that the SAEs of a stage are complete, and drop its checkpoints, unless they are wanted for something else."""
@@ -108,7 +101,7 @@ class RunFolder:
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
         """Give a JSON result that a run before this one may have finished, or compute and keep it."""
         path = self.path / "measured" / f"{name}.json"
-        if not _is_json(path):
+        if not is_json(path):
             write_json(path, compute())
         return json.loads(path.read_text())
 
@@ -118,7 +111,7 @@ class RunFolder:
             raise ValueError(f"{path} is a file. Give a folder, or one that does not exist yet.")
         if not path.exists() or not any(path.iterdir()):
             return
-        saved = json.loads(plan_file.read_text()) if _is_json(plan_file) else None
+        saved = json.loads(plan_file.read_text()) if is_json(plan_file) else None
         if not isinstance(saved, dict) or saved.keys() != plan.keys():
             raise ValueError(
                 f"{path} exists, is not empty and is not a folder of {self.maker} (its {PLAN_FILE} is missing or "
@@ -140,25 +133,3 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1))
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _tokens(checkpoint: Path) -> int:
-    """The number of tokens that SAELens names a checkpoint by; −1 for another folder."""
-    return int(checkpoint.name) if checkpoint.name.isdigit() else -1
-
-
-def _is_whole(sae_checkpoint: Path) -> bool:
-    """Whether weights and trainer state were both written to their ends: each file's index can be read."""
-    try:
-        with safe_open(sae_checkpoint / SAE_WEIGHTS_FILENAME, framework="pt"):
-            return zipfile.is_zipfile(sae_checkpoint / TRAINER_STATE_FILENAME)
-    except (OSError, SafetensorError):
-        return False

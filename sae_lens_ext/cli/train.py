@@ -20,10 +20,11 @@ from sae_lens.training._interruption import InterruptedException
 
 from sae_lens_ext.architectures.loading import require_readable_training_save
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.interruptible import InterruptibleRunner
 from sae_lens_ext.cli.seeds import take_seeds, train_from_seeds
 from sae_lens_ext.cli.sources import EMBEDDED_PREFIX, load_dataset, load_language_model, require_width
+from sae_lens_ext.training.runner import DataParallelRunner
 
+RUNS_IN_RANKS = True
 HELP = f"""\
 Train an SAE on a language model's activations with SAELens' own runner.
 
@@ -69,7 +70,7 @@ def run(words: Sequence[str]) -> None:
     for start in (cfg.from_pretrained_path, cfg.resume_from_checkpoint):
         if start is not None:
             require_readable_training_save(Path(start))
-    runner = InterruptibleRunner(
+    runner = DataParallelRunner(
         cfg,
         override_dataset=load_dataset(cfg.dataset_path),
         override_model=load_language_model(

@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures.residual import ResidualTrainingSAE
 from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config, training_tokens
-from sae_lens_ext.cli.interruptible import InterruptibleRunner
 from sae_lens_ext.run_folder import RunFolder
+from sae_lens_ext.training.runner import DataParallelRunner
 
 RESIDUALS = "residuals"  # the folder they are saved in
 
@@ -49,10 +49,11 @@ def train(
             output_path=str(output_path),
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
         )
-        # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
-        with temporary_seed(seed_of(plan, domain)), folder.timed(domain):
-            sae = ResidualTrainingSAE(cfg.sae, base=base)
-            InterruptibleRunner(cfg, override_model=model, override_dataset=contexts, override_sae=sae).run()
+        cfg.seed = seed_of(plan, domain)
+        with folder.timed(domain):
+            with temporary_seed(cfg.seed):
+                sae = ResidualTrainingSAE(cfg.sae, base=base)
+            DataParallelRunner(cfg, override_model=model, override_dataset=contexts, override_sae=sae).run()
         record = {
             "tokens": tokens,
             "seconds": round(folder.training_seconds(domain), 1),
