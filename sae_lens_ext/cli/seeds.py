@@ -8,10 +8,11 @@ from typing import Any, cast, get_args
 from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.training._interruption import InterruptedException
 
-from sae_lens_ext.analysis.seeds import train_seeds
 from sae_lens_ext.analysis.seeds.plan import Vary, seed_plan
+from sae_lens_ext.analysis.seeds.train import train_seed_folders
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.sources import load_dataset, load_language_model
+from sae_lens_ext.ranks import own_device
 
 EXAMPLE = "--seeds 0,1,2,3"
 
@@ -65,9 +66,10 @@ def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> 
         CommandError: The model does not come as the class asked for.
     """
     seed_plan(cfg, seeded.seeds, seeded.vary)  # what is wrong with it is said before a model is loaded
-    model: Any = load_language_model(cfg.model_name, cfg.model_class_name, cfg.llm_device or cfg.device)
+    device = own_device(cfg.llm_device or cfg.device)
+    model: Any = load_language_model(cfg.model_name, cfg.model_class_name, device)
     try:
-        train_seeds(
+        train_seed_folders(
             cfg,
             seeded.seeds,
             vary=seeded.vary,

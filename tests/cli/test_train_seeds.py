@@ -11,7 +11,8 @@ import torch
 from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
-from sae_lens_ext import KronSAE, train_seeds
+from sae_lens_ext import KronSAE
+from sae_lens_ext.analysis.seeds.train import train_seed_folders
 from sae_lens_ext.cli import main, seeds, train
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.seeds import Seeded, take_seeds
@@ -63,7 +64,9 @@ def test_train_seeds_is_what_python_s_train_seeds_is(
     tmp_path: Path, hooked_model, token_dataset, monkeypatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(seeds, "train_seeds", lambda *a, **k: given.append((a, k)) or train_seeds(*a, **k))
+    monkeypatch.setattr(
+        seeds, "train_seed_folders", lambda *a, **k: given.append((a, k)) or train_seed_folders(*a, **k)
+    )
     flags = ["--seeds=3,4", "--vary=data_order", "--seed", "9"]
     assert main(words(*flags, architecture="kron", output_path=tmp_path)) == 0
     ((cfg, numbers), options) = given[0]

@@ -1,92 +1,101 @@
 """SAELens' multi-SAE runner, with seeds, and orders of the activations that differ from SAE to SAE."""
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens import MultiSAETrainingRunner, TrainingSAE
+from sae_lens import MultiSAETrainingRunnerConfig, TrainingSAE
 from sae_lens.config import HfDataset
-from sae_lens.registry import get_sae_training_class
-from sae_lens.training._interruption import InterruptedException
-from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
-from sae_lens.util import temporary_seed
 from typing_extensions import override
 
-from sae_lens_ext.analysis.seeds.interruption import InterruptBetweenSteps
 from sae_lens_ext.analysis.seeds.orders import SeededOrders
 from sae_lens_ext.analysis.seeds.plan import SeededSAE, SeedPlan
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.language_model import find_hook_point
+from sae_lens_ext.training.divided import DividedRunner, SAEs, initialised
 
 
-class SeedsRunner(MultiSAETrainingRunner):
-    """Trains a plan's SAEs, each from its own seeds.
+class SeedsRunner(DividedRunner):
+    """Trains a plan's SAEs, each from its own seeds; under `torchrun` each rank trains its share.
 
     Args:
         plan: What is trained.
         override_model: As for SAELens' runner.
         override_dataset: As for SAELens' runner.
+        start: A checkpoint of this plan to go on from.
 
     Raises:
         ValueError: Two seeds give the same initial weights; the model has no such hook, or activations of another width there;
             the buffer holds too little to be put into another order.
     """
 
-    def __init__(self, plan: SeedPlan, override_model: Any, override_dataset: HfDataset | None) -> None:
-        saes = {member.name: _initialised(plan, member) for member in plan.members}
-        _require_different_starts(plan, saes)
-        super().__init__(
-            plan.cfg, override_dataset=override_dataset, override_model=override_model, override_saes=saes
-        )
-        self.plan, self.interrupt = plan, InterruptBetweenSteps()
+    def __init__(
+        self,
+        plan: SeedPlan,
+        override_model: Any,
+        override_dataset: HfDataset | None,
+        start: Path | None = None,
+    ) -> None:
+        self.plan = plan
+        super().__init__(plan.cfg, override_dataset, override_model)
+        self._start = start
         self.pool_batches = self._rows_in_buffer() // plan.cfg.train_batch_size_tokens
         self._require_something_to_reorder()
         self._require_hooks_and_widths()
 
+    @property
+    def members(self) -> list[SeededSAE]:
+        """This rank's SAEs, in the plan's order."""
+        return [member for member in self.plan.members if member.name in self.cfg.saes]
+
+    @override
+    def _initialised(self, cfg: MultiSAETrainingRunnerConfig) -> SAEs:
+        own = {
+            member.name: initialised(cfg.saes[member.name], member.initialisation_seed)
+            for member in self.plan.members
+            if member.name in cfg.saes
+        }
+        if self.plan.vary != "data_order":
+            starts = {name: weights_fingerprint(sae) for name, sae in own.items()}
+            everyone: dict[str, str] = {}
+            for part in self.ranks.tell.gather_objects(starts, "comparing the initial weights"):
+                everyone.update(part)
+            _require_different_starts(self.plan, everyone)
+        return own
+
     def train(self) -> list[TrainingSAE[Any]]:
-        """Train, with what the SAEs share drawn from `cfg.seed`; gives them in the plan's order.
+        """Train, with what the SAEs share drawn from `cfg.seed`; gives this rank's in the plan's order.
 
         Call it inside `interrupt.watching()`.
         """
-        if self.cfg.resume_from_checkpoint is not None:
-            # SAELens skips what was read before only when a prefetching stream already reads; then it finds nothing left to skip.
-            self.activations_store.load_from_checkpoint(self.cfg.resume_from_checkpoint)
-        with temporary_seed(self.cfg.seed):
-            trained = self.run()
-        return [trained[member.name] for member in self.plan.members]
+        trained = self._run()
+        return [trained[member.name] for member in self.members]
 
     @override
-    def _run_with_interruption_handling(self, trainer: MultiSAETrainer) -> dict[str, TrainingSAE[Any]]:
-        # Those that an interrupted run has passed would be written one after the other, at the steps that come next.
-        trainer.checkpoint_thresholds = [
-            tokens for tokens in trainer.checkpoint_thresholds if tokens >= trainer.n_training_samples
-        ]
-        _evaluate_on_the_stream_as_it_is(trainer)
-        stream = trainer.data_provider
-        try:
-            trainer.data_provider = self.interrupt.between_steps(stream)
-            if self.plan.vary != "initialisation":
-                trainer._estimate_scaling_factors()  # from the stream as it is, before it has several orders
-                trainer.data_provider = self.interrupt.between_steps(self._in_orders(stream, trainer))
-                trainer.hook_names = {name: name for name in trainer.hook_names}
-            return trainer.fit()
-        except (KeyboardInterrupt, InterruptedException):
-            if self.cfg.checkpoint_path is not None:
-                trainer.save_checkpoint(checkpoint_name=str(trainer.n_training_samples))
-            raise
+    def _first_batch(self, done: int) -> int:
+        return done if self.plan.vary == "initialisation" else done - done % self.pool_batches
 
-    def _in_orders(self, stream: Iterator[dict[str, torch.Tensor]], trainer: MultiSAETrainer) -> SeededOrders:
+    @override
+    def _batches(
+        self, stream: Iterator[dict[str, torch.Tensor]], trainer: MultiSAETrainer
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        if self.plan.vary == "initialisation":
+            return stream
         cfg = self.cfg
-        return SeededOrders(
+        done = trainer.n_training_samples // cfg.train_batch_size_tokens
+        orders = SeededOrders(
             stream,
             hook_names=trainer.hook_names,
-            seeds={member.name: member.data_order_seed for member in self.plan.members},
+            seeds={member.name: member.data_order_seed for member in self.members},
             pool_batches=self.pool_batches,
             n_batches=-(-cfg.training_tokens // cfg.train_batch_size_tokens),
-            first_batch=trainer.n_training_samples // cfg.train_batch_size_tokens,
+            first_batch=self._first_batch(done),
         )
+        trainer.hook_names = {name: name for name in trainer.hook_names}
+        return islice(orders, done - self._first_batch(done), None)
 
     def _rows_in_buffer(self) -> int:
         return self.cfg.n_batches_in_buffer * self.activations_store.training_context_size
@@ -120,40 +129,11 @@ class SeedsRunner(MultiSAETrainingRunner):
                 )
 
 
-def _evaluate_on_the_stream_as_it_is(trainer: MultiSAETrainer) -> None:
-    """Keep from SAELens' evaluator what stands before its stream: it pauses a prefetching one, and asks by hook."""
-    evaluator, stream, hooks = trainer.evaluator, trainer.data_provider, trainer.hook_names
-    if evaluator is None:
-        return
-
-    def evaluate(
-        saes: dict[str, TrainingSAE[Any]],
-        data_provider: Any,  # noqa: ARG001  not this one
-        activation_scalers: dict[str, ActivationScaler],
-        hook_names: Mapping[str, str],  # noqa: ARG001  nor these
-    ) -> dict[str, Any]:
-        return evaluator(
-            saes=saes, data_provider=stream, activation_scalers=activation_scalers, hook_names=hooks
-        )
-
-    trainer.evaluator = evaluate
-
-
-def _initialised(plan: SeedPlan, member: SeededSAE) -> TrainingSAE[Any]:
-    """Draw the initial weights, on a copy of the configuration: training writes into its own, and the plan stays as it is."""
-    cfg = copy.deepcopy(plan.cfg.saes[member.name])
-    sae_class, _ = get_sae_training_class(cfg.architecture())
-    with temporary_seed(member.initialisation_seed):
-        return sae_class(cfg)
-
-
-def _require_different_starts(plan: SeedPlan, saes: dict[str, TrainingSAE[Any]]) -> None:
-    if plan.vary == "data_order":
-        return
+def _require_different_starts(plan: SeedPlan, fingerprints: dict[str, str]) -> None:
+    """Raise ValueError if two SAEs of a kind, by their fingerprints, start from the same weights."""
     first: dict[tuple[str, str], SeededSAE] = {}
     for member in plan.members:
-        start = (member.kind, weights_fingerprint(saes[member.name]))
-        twin = first.setdefault(start, member)
+        twin = first.setdefault((member.kind, fingerprints[member.name]), member)
         if twin is not member:
             raise ValueError(
                 f"The architecture {plan.cfg.saes[member.name].architecture()!r} draws the same initial weights from the seeds {twin.seed} and "

@@ -1,5 +1,6 @@
 """Train one SAE from several seeds, on one forward pass of the language model."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ from sae_lens import SAE
 from sae_lens.config import HfDataset
 from tqdm.auto import tqdm
 
-from sae_lens_ext.analysis.seeds.plan import RunnerConfig, Seeds, Vary, seed_plan
+from sae_lens_ext.analysis.seeds.plan import RunnerConfig, SeedPlan, Seeds, Vary, seed_plan
 from sae_lens_ext.analysis.seeds.runner import SeedsRunner
 from sae_lens_ext.architectures.inference import as_inference
+from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, own_device
 from sae_lens_ext.run_folder import RunFolder
+from sae_lens_ext.training.divided import require_divisible
 
 _STAGE = "saes"  # the one stage of training, in the folder's records
 
@@ -32,10 +35,13 @@ def train_seeds(
     With an `output_path` the SAEs are saved in its subfolders `seed_0`, `seed_1`, …, each with its two seeds in its metadata
     (`initialisation_seed`, `data_order_seed`), and the run can be interrupted: called again in the same way, it goes on from its
     last checkpoint (`cfg.n_checkpoints` of them are written on the way, and one when it is interrupted), and loads what is
-    finished. A run taken up again mixes the activations that were left otherwise than one that was not interrupted, for all SAEs
-    alike; where the order differs from SAE to SAE, each has seen other rows of what was in the buffer then. The record in
-    `trained/saes.json` says whether a run was taken up again. An interrupt waits for the end of the step, so that all SAEs of a
-    checkpoint have seen equally many batches. With `output_path = None` nothing is written.
+    finished. A run taken up again ends with the SAEs of one that was not interrupted, on a CPU to the bit: it finds the batch it was
+    at. The record in `trained/saes.json` says whether a run was taken up again. An interrupt waits for the end of the step, so
+    that all SAEs of a checkpoint have seen equally many batches. With `output_path = None` nothing is written.
+
+    Under `torchrun` the SAEs are divided over the ranks, see `DividedRunner`: each rank runs the model on all of the text, trains every N-th SAE
+    and saves it in the one folder, which all ranks must see. The SAEs are those of one process, to the bit; every rank is given all of
+    them.
 
     The folder knows the language model and the text by what `cfg` calls them: for another `override_model` or `override_dataset`
     give another folder, or another name in `cfg`.
@@ -62,13 +68,52 @@ def train_seeds(
             hook, or activations of another width there; the architecture draws the same initial weights for every seed, so that
             anything would look stable; the buffer is too small for orders that differ; there are no checkpoints to keep.
     """
-    plan = seed_plan(cfg, seeds, vary)
-    if keep_checkpoints:
-        _require_checkpoints(cfg)
-    if cfg.output_path is None:
+    if cfg.output_path is None and current_ranks().size == 1:
+        plan = seed_plan(cfg, seeds, vary)
+        _require_checkpoints(cfg, keep_checkpoints)
         runner = SeedsRunner(plan, override_model, override_dataset)
         with runner.interrupt.watching():
             return [as_inference(sae) for sae in runner.train()]
+    folders = train_seed_folders(
+        cfg,
+        seeds,
+        vary=vary,
+        override_model=override_model,
+        override_dataset=override_dataset,
+        keep_checkpoints=keep_checkpoints,
+    )
+    return [SAE.load_from_disk(folder, device=own_device(cfg.device)) for folder in folders]
+
+
+def train_seed_folders(
+    cfg: RunnerConfig,
+    seeds: Seeds,
+    *,
+    vary: Vary = "initialisation",
+    override_model: Any = None,
+    override_dataset: HfDataset | None = None,
+    keep_checkpoints: bool = False,
+) -> list[Path]:
+    """Do as `train_seeds`, and give the folders of the SAEs instead of loading them.
+
+    Args:
+        cfg: As for `train_seeds`, with an `output_path`.
+        seeds: As for `train_seeds`.
+        vary: As for `train_seeds`.
+        override_model: As for `train_seeds`.
+        override_dataset: As for `train_seeds`.
+        keep_checkpoints: As for `train_seeds`.
+
+    Raises:
+        ValueError: As for `train_seeds`.
+    """
+    plan, ranks = seed_plan(cfg, seeds, vary), current_ranks()
+    _require_checkpoints(cfg, keep_checkpoints)
+    require_divisible(plan.cfg, ranks)
+    if cfg.output_path is None:
+        raise ValueError(
+            f"train_seeds was given no output_path, but the {ranks.size} ranks come together in a folder that all of them see. Give one."
+        )
     folder = RunFolder(Path(cfg.output_path), plan, "train_seeds")
     if folder.is_trained(_STAGE):
         if keep_checkpoints and not folder.checkpoints(_STAGE).is_dir():
@@ -77,26 +122,41 @@ def train_seeds(
                 "keep_checkpoints out to load its SAEs, or give another output_path to train again."
             )
     else:
-        checkpoint = folder.latest_checkpoint(_STAGE, [member.name for member in plan.members])
-        if checkpoint is not None:
-            tqdm.write(f"Going on from the checkpoint at {checkpoint.name} tokens.")
-            plan.cfg.resume_from_checkpoint = str(checkpoint)
-        plan.cfg.checkpoint_path = str(folder.checkpoints(_STAGE) / "run")
-        plan.cfg.output_path = str(folder.path)
-        runner = SeedsRunner(plan, override_model, override_dataset)
+        with one_voice(ranks):
+            _train(plan, folder, ranks, override_model, override_dataset, keep_checkpoints)
+    return [folder.path / member.name for member in plan.members]
+
+
+def _train(
+    plan: SeedPlan,
+    folder: RunFolder,
+    ranks: Ranks,
+    override_model: Any,
+    override_dataset: HfDataset | None,
+    keep_checkpoints: bool,
+) -> None:
+    """Train what is left to train, and note that it is done."""
+    names = [member.name for member in plan.members]
+    start = ranks.tell.from_first(folder.latest_checkpoint(_STAGE, names), "finding the last checkpoint")
+    if start is not None:
+        tqdm.write(f"Going on from the checkpoint at {start.name} tokens.")
+    plan.cfg.checkpoint_path = str(folder.checkpoints(_STAGE) / "run")
+    plan.cfg.output_path = str(folder.path)
+    runner = SeedsRunner(plan, override_model, override_dataset, start)
+    if ranks.is_first:
         folder.claim()
-        with runner.interrupt.watching():
-            with folder.timed(_STAGE):
-                runner.train()
-            record = {
-                "seconds": round(folder.training_seconds(_STAGE), 1),
-                "resumed": checkpoint is not None,
-            }
+    with runner.interrupt.watching():
+        with folder.timed(_STAGE) if ranks.is_first else nullcontext():
+            runner.train()
+        if ranks.is_first:
+            record = {"seconds": round(folder.training_seconds(_STAGE), 1), "resumed": start is not None}
             folder.mark_trained(_STAGE, record, keep_checkpoints=keep_checkpoints)
-    return [SAE.load_from_disk(folder.path / member.name, device=cfg.device) for member in plan.members]
+        ranks.tell.wait("noting that the SAEs are trained")
 
 
-def _require_checkpoints(cfg: RunnerConfig) -> None:
+def _require_checkpoints(cfg: RunnerConfig, keep_checkpoints: bool) -> None:
+    if not keep_checkpoints:
+        return
     if cfg.output_path is None or (cfg.n_checkpoints == 0 and not cfg.save_final_checkpoint):
         raise ValueError(
             f"train_seeds was given keep_checkpoints, but none are written with n_checkpoints = {cfg.n_checkpoints} and output_path = "

@@ -13,7 +13,7 @@ from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_ext import train_seeds
-from sae_lens_ext.analysis.seeds.interruption import InterruptBetweenSteps
+from sae_lens_ext.training.interruption import InterruptBetweenSteps
 from tests.cli.interrupting import interrupt_once
 
 from .tiny import BATCH, EVERY_VARY, STEPS, equal_weights, rows, single, topk
@@ -79,20 +79,25 @@ def test_an_interrupted_run_saves_all_saes_after_the_same_step_and_goes_on(
     assert not equal_weights(*saes)
 
 
-@pytest.mark.parametrize("vary", ["data_order", "both"])
-def test_with_orders_of_their_own_saes_go_on_with_the_same_rows(
-    train, seen, signal_in_step, tmp_path: Path, vary: str
+@pytest.mark.parametrize("vary", EVERY_VARY)
+@pytest.mark.parametrize("after", [3, 6, 8])  # in the first pool of six batches, at its end, in the second
+@pytest.mark.parametrize(
+    "overrides", [{}, {"prefetch_llm_batches": True}, {"normalize_activations": "expected_average_only_in"}]
+)
+def test_a_run_taken_up_again_ends_as_if_it_had_not_been_interrupted(
+    train, signal_in_step, tmp_path: Path, vary: str, after: int, overrides: dict[str, Any]
 ) -> None:
-    signal_in_step(6)  # three batches of the first pool's six
+    def cfg(folder: str) -> Any:
+        runner = {name: value for name, value in overrides.items() if name == "prefetch_llm_batches"}
+        return single(tmp_path / folder, topk(**({} if runner else overrides)), **runner)
+
+    expected = train(cfg("whole"), range(2), vary=vary)
+    signal_in_step(2 * after)
     with pytest.raises(InterruptedException):
-        train(single(tmp_path), range(2), vary=vary)
-    train(single(tmp_path), range(2), vary=vary)
-    before, other, after, other_after = seen.streams
-    assert len(before) == len(other) == 3 and len(after) == len(other_after) == STEPS - 3
-    assert rows(before) != rows(other)  # what the buffer held at the interruption is not seen by all
-    assert rows(after) == rows(other_after) and not torch.equal(after, other_after)
-    for first, last in ((0, 6), (6, STEPS - 3)):
-        assert rows(after[first:last]) == rows(other_after[first:last])
+        train(cfg("parts"), range(2), vary=vary)
+    assert checkpoints(tmp_path / "parts") == [after * BATCH]
+    found = train(cfg("parts"), range(2), vary=vary)
+    assert all(equal_weights(*pair) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("vary", EVERY_VARY)
