@@ -1,10 +1,15 @@
 """Parse the command line, run a verb, turn errors into one sentence and an exit status."""
 
 import argparse
+import contextlib
+import inspect
+import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from sae_lens.training._interruption import InterruptedException
 from safetensors import SafetensorError
@@ -24,6 +29,7 @@ from sae_lens_ext.cli import (
     train_vectors,
 )
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.ranks import RankError, Ranks, current_ranks, one_voice
 
 VERBS = (
     quickstart,
@@ -42,7 +48,15 @@ VERBS = (
 TRACEBACK_VARIABLE = "SAE_LENS_EXT_TRACEBACK"
 
 # What bad input raises. Anything else is a bug of ours and keeps its traceback.
-USER_ERRORS = (CommandError, ValueError, OSError, ImportError, NotImplementedError, SafetensorError)
+USER_ERRORS = (
+    CommandError,
+    ValueError,
+    OSError,
+    ImportError,
+    NotImplementedError,
+    SafetensorError,
+    RankError,
+)
 
 DESCRIPTION = "New SAE architectures for SAELens, trained and measured from the command line."
 EPILOG = f"""\
@@ -60,6 +74,9 @@ examples:
   sae-lens-ext lens my_vectors/vectors.safetensors --model embedded --layers 28,29
   sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
   sae-lens-ext collapse --text embedded:encyclopedia --out collapse.json --per-word 200
+
+A large job is divided over processes by torch's own launcher:
+  torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds --device cuda --out my_stability
 
 Each verb has its own --help. Set {TRACEBACK_VARIABLE}=1 to see where an error came from.
 Exit status: 0 done, 1 error, 2 wrong command line, 130 interrupted.
@@ -83,6 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
+    Under `torchrun` every process runs it: they divide the work, and the first alone prints, warns and writes files.
+
     Args:
         arguments: The words after `sae-lens-ext`; None for those of the process.
 
@@ -90,14 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 error, 130 interrupted. (A wrong command line exits with 2.)
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    name = "sae-lens-ext"
     try:
-        if words[:1] == ["train"]:  # SAELens' own parser reads everything after the verb
-            train.run(words[1:])
-        else:
-            options = build_parser().parse_args(words)
-            options.run(options)
+        ranks = current_ranks()
+        name += "" if ranks.is_first else f" [rank {ranks.rank}]"
+        with one_voice(ranks):
+            _chosen(words, ranks)()
+        ranks.tell.wait("ending the command")
     except (KeyboardInterrupt, InterruptedException):
-        print("sae-lens-ext: interrupted.", file=sys.stderr)
+        print(f"{name}: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +125,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exc()
-        print(f"sae-lens-ext: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _chosen(words: Sequence[str], ranks: Ranks) -> Callable[[], None]:
+    """Give what the words ask for; where they are wrong, or ask for help, the first rank alone says so.
+
+    Raises:
+        SystemExit: They are wrong, ask for help, or for a verb that every rank would do as a whole, into the same files.
+    """
+    own = contextlib.nullcontext() if ranks.is_first else contextlib.redirect_stderr(io.StringIO())
+    parser = build_parser()
+    try:
+        with own:
+            if words[:1] == ["train"]:  # SAELens' own parser reads everything after the verb
+                verb, run, arguments = "train", train.run, words[1:]
+            else:
+                arguments = parser.parse_args(words)
+                verb, run = arguments.verb, arguments.run
+            if ranks.size > 1 and not _runs_in_ranks(run):
+                parser.error(
+                    f"{verb} was started in {ranks.size} processes and cannot divide its work among them. Leave torchrun out: sae-lens-ext {verb} … "
+                    f"Under torchrun run {', '.join(_verbs_in_ranks())}."
+                )
+    except SystemExit:
+        sys.stdout.flush()
+        ranks.tell.wait("ending the command")  # lest torchrun end the first rank before it has spoken
+        raise
+    return partial(run, arguments)
+
+
+def _runs_in_ranks(run: Callable[..., Any]) -> bool:
+    """Tell whether a verb may be run by several processes at once, as its module says with `RUNS_IN_RANKS`."""
+    return getattr(inspect.getmodule(run), "RUNS_IN_RANKS", False)
+
+
+def _verbs_in_ranks() -> list[str]:
+    verbs = argparse.ArgumentParser().add_subparsers()
+    for module in VERBS:
+        module.add_parsers(verbs)
+    return [
+        name
+        for name, parser in verbs.choices.items()
+        if _runs_in_ranks(parser.get_default("run") or train.run)
+    ]

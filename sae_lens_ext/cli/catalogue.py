@@ -5,6 +5,8 @@ from typing import Any
 
 from sae_lens_ext.architectures.catalogue import cite, describe, list_architectures, summary
 
+RUNS_IN_RANKS = True
+
 
 def add_parsers(verbs: Any) -> None:
     """Add the verbs to the command's parser."""

@@ -20,6 +20,10 @@ from sae_lens_ext.cli.sources import (
     split_documents,
 )
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
+from sae_lens_ext.ranks import current_ranks, own_device
+
+RUNS_IN_RANKS = True
+"""Under torchrun the ranks divide the pairs of sites of a whole model, and the first one writes."""
 
 DESCRIPTION = """\
 Trace features through the layers by decoder directions, without data: a table here; JSON and an interactive page with --out.
@@ -30,6 +34,10 @@ Trace features through the layers by decoder directions, without data: a table h
 
 FOLDER holds SAEs of one model's residual stream (and MLP and attention outputs) at several layers, each in a folder of its own.
 With --text the page shows what the features fire on.
+
+The whole of a large model is divided over processes, each with a GPU of its own, by
+
+  torchrun --nproc-per-node 8 -m sae_lens_ext flow my_saes --all --device cuda --out my_flow
 """
 
 _SHORT = re.compile(r"(\d+)/(res|mlp|att)\w*/(\d+)")
@@ -71,7 +79,11 @@ def add_parsers(verbs: Any) -> None:
         help="TransformerBridge, HookedTransformer, AutoModelForCausalLM (default: the SAEs')",
     )
     parser.add_argument("--out", type=Path, help="folder to write the graph and its page into")
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where features are compared and the model runs (default: %(default)s)",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the made-up features and the text (default: %(default)s)"
     )
@@ -85,7 +97,11 @@ def run(options: argparse.Namespace) -> None:
         raise CommandError(f"--out {options.out} is a file. Give a folder.")
     if options.all and options.text is not None:
         raise CommandError("--text is for single features. Give --start, or leave --text out.")
-    sites = FlowSites.open("flow", [path for folder in options.folders for path in saes_in(folder)])
+    sites = FlowSites.open(
+        "flow",
+        [path for folder in options.folders for path in saes_in(folder)],
+        device=own_device(options.device),
+    )
     thresholds = None if options.thresholds == "none" else options.thresholds
     if options.all:
         graph = flow_map(sites, thresholds=thresholds, seed=options.seed)
@@ -95,7 +111,7 @@ def run(options: argparse.Namespace) -> None:
         if options.text is not None:
             graph = graph.with_activations(_activations(graph, sites, options))
     print(_summary(graph))
-    if options.out is not None:
+    if options.out is not None and current_ranks().is_first:
         _write(options.out, graph, page=not options.all)
 
 
@@ -129,7 +145,7 @@ def _activations(graph: FlowGraph, sites: FlowSites, options: argparse.Namespace
     model = load_any_language_model(
         name,
         model_class_of(first, name, options.model_class),
-        options.device,
+        own_device(options.device),
         first.cfg.metadata.model_from_pretrained_kwargs,
     )
     documents = load_documents(options.text, HELD_OUT_ONE_IN * CHARACTERS_PER_TOKEN * options.tokens)

@@ -129,7 +129,12 @@ class FlowSites(Mapping[str, SAE[Any]]):
     """
 
     def __init__(
-        self, caller: str, sources: Mapping[FlowSite, SAESource], facts: Mapping[str, _Facts], model: Any
+        self,
+        caller: str,
+        sources: Mapping[FlowSite, SAESource],
+        facts: Mapping[str, _Facts],
+        model: Any,
+        device: str | None,
     ) -> None:
         self._caller = caller
         order = sorted(sources, key=lambda site: (site.layer, KINDS.index(site.kind)))
@@ -137,10 +142,13 @@ class FlowSites(Mapping[str, SAE[Any]]):
         self._sources = {site.hook_name: sources[site] for site in order}
         self._facts = {name: facts[name] for name in self._sites}
         self._model = model
+        self._device = device
         self._rows: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     @classmethod
-    def open(cls, caller: str, sites: "FlowSources | FlowSites", *, model: Any = None) -> "FlowSites":
+    def open(
+        cls, caller: str, sites: "FlowSources | FlowSites", *, model: Any = None, device: str | None = None
+    ) -> "FlowSites":
         """Learn which SAEs there are.
 
         Args:
@@ -148,6 +156,7 @@ class FlowSites(Mapping[str, SAE[Any]]):
             sites: The SAEs by hook name, or in a row.
             model: The language model; needed for SAEs of the attention's heads (`attn.hook_z`) alone, whose decoders are mapped
                 to the stream by its output weights.
+            device: Where `rows` puts what it gives; None for where the SAEs are, which is the CPU for folders.
 
         Raises:
             FileNotFoundError: A folder is missing.
@@ -160,6 +169,7 @@ class FlowSites(Mapping[str, SAE[Any]]):
                 {sites._sites[name]: source for name, source in sites._sources.items()},
                 sites._facts,
                 sites._model if model is None else model,
+                sites._device if device is None else device,
             )
         if not isinstance(sites, (Mapping, Sequence)) or isinstance(sites, str) or not sites:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
@@ -182,7 +192,7 @@ class FlowSites(Mapping[str, SAE[Any]]):
                 )
             sources[site], facts[site.hook_name] = opened, known
         _require_one_stream(caller, facts, model)
-        return cls(caller, sources, facts, model)
+        return cls(caller, sources, facts, model, device)
 
     @override
     def __getitem__(self, hook_name: str) -> SAE[Any]:
@@ -294,7 +304,7 @@ class FlowSites(Mapping[str, SAE[Any]]):
         rows = decoder_rows(name, self._open(name))
         if name.endswith(_HEADS):
             rows = through_output_weights(rows, name, self._sites[name].layer, self._model)
-        self._rows[name] = rows
+        self._rows[name] = rows = rows if self._device is None else rows.to(self._device)
         if len(self._rows) > _KEPT_ROWS:
             self._rows.popitem(last=False)
         return rows

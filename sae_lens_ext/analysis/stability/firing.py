@@ -1,6 +1,6 @@
 """How often each latent fires: what tells a latent that was never learnt from one that is unstable."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,12 @@ from sae_lens_ext.analysis.dictionaries import (
     require_same_site,
 )
 from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
+from sae_lens_ext.analysis.stability.firing_counts import FiringCounts, count_firings
 from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
-from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.language_model import Site, read_activations
+from sae_lens_ext.ranks import current_ranks, share_of
 
 MIN_FIRINGS = 100
 """Firings without which a latent does not count, by default (the card's floor): fewer tell little of a latent."""
@@ -62,6 +63,9 @@ def measure_firing_rates(
 ) -> FiringRates:
     """Count on how many tokens each latent of each SAE fires, in one pass of the model for all.
 
+    In a job of several ranks (`torchrun`) each, given the same arguments, reads its share of the batches, and all give the same rates:
+    to the bit those of one process on such a device, as the batches are the same.
+
     Args:
         model: A HookedTransformer, a TransformerBridge or SAELens' HookedProxyLM, with no SAE attached.
         saes: Two or more SAEs of one hook, as for `feature_stability`.
@@ -102,16 +106,17 @@ def measure_firing_rates(
     site = Site(hook_name, head)
     tokens = pack_texts(model, {"texts": texts}, context_size=context_size, max_tokens=max_tokens, seed=seed)
     special = special_tokens(model)
+    ranks = current_ranks()
 
     def activations() -> Iterator[torch.Tensor]:
-        batches = tokens["texts"].split(batch_size_prompts)
+        batches = share_of(tokens["texts"].split(batch_size_prompts), ranks)
         for batch in tqdm(batches, desc="Firing rates", disable=not show_progress):
             x = read_activations(model, batch, site, autocast=autocast)
             yield x[~torch.isin(batch, special).to(x.device)]
 
-    return _counted(
+    return _rates(
+        count_firings(opened, activations()).summed(ranks),
         opened,
-        activations(),
         {
             **versions(),
             "model_name": model_name(model, next(iter(opened.values()))),
@@ -145,9 +150,9 @@ def firing_rates_on(saes: SAESources, activations: torch.Tensor, *, batch_size: 
             f"firing_rates_on was given activations of the shape {tuple(activations.shape)}. Give [n, d_in], a row for each token."
         )
     metadata = next(iter(opened.values())).cfg.metadata
-    return _counted(
+    return _rates(
+        count_firings(opened, activations.split(batch_size)),
         opened,
-        activations.split(batch_size),
         {**versions(), "model_name": metadata.model_name, "hook_name": metadata.hook_name},
     )
 
@@ -222,22 +227,17 @@ def firing_floor(min_firing_rate: float | None, given: Any) -> float:
     return float(min_firing_rate)
 
 
-def _counted(
-    opened: Mapping[str, SAE[Any]], activations: Iterable[torch.Tensor], provenance: Mapping[str, Any]
+def _rates(
+    counts: FiringCounts, opened: Mapping[str, SAE[Any]], provenance: Mapping[str, Any]
 ) -> FiringRates:
-    fired = {name: torch.zeros(sae.cfg.d_sae, dtype=torch.int64) for name, sae in opened.items()}
-    n_tokens = 0
-    for x in activations:
-        n_tokens += len(x)
-        for name, sae in opened.items():
-            fired[name] += _firings(name, sae, x)
+    n_tokens = counts.n_tokens
     if n_tokens == 0:
         raise ValueError(
             "The text has nothing but special tokens, which do not count. Give documents with words in them."
         )
     return FiringRates(
         names=tuple(opened),
-        rates=tuple((count.double() / n_tokens).float() for count in fired.values()),
+        rates=tuple((count.double() / n_tokens).float() for count in counts.fired.values()),
         n_tokens=n_tokens,
         provenance={
             **provenance,
@@ -245,20 +245,3 @@ def _counted(
             "sae_fingerprints": {name: weights_fingerprint(sae) for name, sae in opened.items()},
         },
     )
-
-
-def _firings(name: str, sae: SAE[Any], x: torch.Tensor) -> torch.Tensor:
-    """Count the rows of `x` [n, d_in] on which each latent fires, [d_sae]."""
-    if x.shape[-1] != sae.cfg.d_in:
-        raise ValueError(
-            f"The activations have width {x.shape[-1]}, but the SAE {name!r} has d_in = {sae.cfg.d_in}. It belongs to another model or hook."
-        )
-    with flat_heads(sae):
-        acts = sae.encode(x.to(sae.device, sae.dtype))
-    acts = acts.to_dense() if acts.is_sparse else acts
-    for what, tensor in (("the activations", x), (f"the latents of the SAE {name!r} on them", acts)):
-        if not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"There is NaN or infinity in {what}, so that nothing can be counted. Look at the precision: float16 overflows where bfloat16 does not."
-            )
-    return (acts != 0).sum(dim=0).cpu()

@@ -17,13 +17,13 @@ from sae_lens_ext.analysis.dictionaries import (
     require_same_site,
     require_threshold,
 )
-from sae_lens_ext.analysis.matching.cosines import top_cosines
 from sae_lens_ext.analysis.provenance import versions
+from sae_lens_ext.analysis.stability.comparisons import compare
 from sae_lens_ext.analysis.stability.firing import FiringRates, firing_floor, rates_of
 from sae_lens_ext.analysis.stability.pairs import Pairs, pair_measures, pairs_to_match
-from sae_lens_ext.analysis.stability.report import StabilityReport
-from sae_lens_ext.analysis.stability.rotations import random_rotation
+from sae_lens_ext.analysis.stability.report import PairMeasures, StabilityReport
 from sae_lens_ext.architectures.identity import weights_fingerprint
+from sae_lens_ext.ranks import Ranks, current_ranks, divided, share_of
 
 NULL_LATENTS = 512
 """Latents of each anchor that are compared with rotated decoders, at most."""
@@ -58,6 +58,11 @@ def feature_stability(
     look stable.
 
     Beside p̂ stand other measures of agreement, see `PairMeasures`. No more than some chunks of cosines are held in memory.
+
+    In a job of several ranks (`torchrun`) each compares and matches its share of the pairs, on the devices its SAEs are on, and all give
+    the same report, to the bit that of one process on such a device. Each must be given the same SAEs, and opens all of them. Where there
+    are fewer comparisons than ranks, anchors are divided by blocks of rows: then the report is the same to the bit on CPUs that compare in
+    float32, for SAEs of one width that is a power of two, and to rounding otherwise.
 
     Args:
         saes: Two or more: SAEs, folders they are saved in, or (release, sae_id), in a row or by name. Training SAEs are taken in
@@ -98,30 +103,23 @@ def feature_stability(
     decoders = list(rows.values())
     encoders = [encoder_rows(name, sae) for name, sae in opened.items()]
     generator = torch.Generator().manual_seed(seed)
-    n_saes = len(decoders)
-    found: list[list[torch.Tensor]] = [[] for _ in range(n_saes)]
-    null: list[list[torch.Tensor]] = [[] for _ in range(n_saes)]
     sample = [_sample(kept, generator).to(rows.device) for kept, rows in zip(included, decoders, strict=True)]
-    progress = tqdm(total=n_saes * (n_saes - 1), desc="Comparing", disable=not show_progress)
-    for other in range(n_saes):
-        rotation = random_rotation(decoders[other].shape[1], generator)
-        turned = decoders[other] @ rotation.to(decoders[other].device)
-        for anchor in range(n_saes):
-            if anchor == other:
-                continue
-            found[anchor].append(top_cosines(decoders[anchor], decoders[other]).values[:, 0].cpu())
-            null[anchor].append(top_cosines(decoders[anchor][sample[anchor]], turned).values[:, 0].cpu())
+    ranks = current_ranks()
+    compared = compare(decoders, sample, generator, ranks=ranks, show_progress=show_progress)
+    n_matched = len(share_of(matched, ranks))
+    with tqdm(total=n_matched, desc="Matching one to one", disable=not show_progress) as progress:
+
+        def measure(pair: tuple[int, int]) -> PairMeasures:
+            measures = pair_measures(pair, decoders, encoders, compared.found, included, threshold)
             progress.update()
-    progress.close()
-    measured = tuple(
-        pair_measures(pair, decoders, encoders, found, included, threshold)
-        for pair in tqdm(matched, desc="Matching one to one", disable=not show_progress)
-    )
+            return measures
+
+        measured = tuple(divided(matched, measure, ranks, "matching the SAEs one to one"))
     return StabilityReport(
         names=tuple(opened),
         threshold=threshold,
-        max_cosines=tuple(torch.stack(cosines) for cosines in found),
-        null_cosines=tuple(torch.stack(cosines) for cosines in null),
+        max_cosines=tuple(torch.stack(cosines) for cosines in compared.found),
+        null_cosines=tuple(torch.stack(cosines) for cosines in compared.null),
         included=included,
         pairs=measured,
         firing_rates=rates,
@@ -129,10 +127,10 @@ def feature_stability(
         links=tuple(sae.cfg.metadata.neuronpedia_id for sae in opened.values()),
         notes=(
             *_notes_on_seeds(opened),
-            *_notes_on_number(n_saes, len(matched)),
+            *_notes_on_number(len(opened), len(matched)),
             *_notes_on_firing(rates, included, floor),
         ),
-        provenance=_provenance(opened, firing_rates, seed),
+        provenance=_provenance(opened, firing_rates, seed, ranks),
     )
 
 
@@ -190,7 +188,8 @@ def _notes_on_firing(
     return [f"{share:.0%} of the latents fire, but on fewer than {floor:.2%} of the tokens, and do not count"]
 
 
-def _provenance(opened: Mapping[str, SAE[Any]], firing_rates: Any, seed: int) -> dict[str, Any]:
+def _provenance(opened: Mapping[str, SAE[Any]], firing_rates: Any, seed: int, ranks: Ranks) -> dict[str, Any]:
+    fingerprints = divided(list(opened.values()), weights_fingerprint, ranks, "identifying the SAEs")
     metadata = [sae.cfg.metadata for sae in opened.values()]
 
     def first(name: str) -> Any:
@@ -202,7 +201,7 @@ def _provenance(opened: Mapping[str, SAE[Any]], firing_rates: Any, seed: int) ->
         "hook_name": first("hook_name"),
         "dataset_path": first("dataset_path"),
         "architectures": sorted({sae.cfg.architecture() for sae in opened.values()}),
-        "sae_fingerprints": {name: weights_fingerprint(sae) for name, sae in opened.items()},
+        "sae_fingerprints": dict(zip(opened, fingerprints, strict=True)),
         "initialisation_seeds": [own.initialisation_seed for own in metadata],
         "data_order_seeds": [own.data_order_seed for own in metadata],
         "firing_rates": dict(firing_rates.provenance) if isinstance(firing_rates, FiringRates) else None,

@@ -27,7 +27,10 @@ from sae_lens_ext.cli.sources import (
 from sae_lens_ext.cli.stability.folders import groups_of
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
 from sae_lens_ext.files import write_whole
+from sae_lens_ext.ranks import current_ranks, own_device
 
+RUNS_IN_RANKS = True
+"""Under torchrun the ranks divide the comparisons and the text, and the first one writes."""
 NO_TEXT = "none"
 
 DESCRIPTION = """\
@@ -37,6 +40,10 @@ Measure which latents come back when an SAE is trained from other seeds: p̂ wit
   sae-lens-ext stability my_seeds --out my_stability
 
 SAEs of several architectures in one folder (topk_seed_0, …, kron_seed_0, …) are measured architecture by architecture.
+
+Many SAEs are divided over processes, each with a GPU of its own, by
+
+  torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds --device cuda --out my_stability
 """
 
 
@@ -89,8 +96,9 @@ def run(options: argparse.Namespace) -> None:
     quieten()
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise CommandError(f"--out {options.out} is a file. Give a folder.")
+    device = own_device(options.device)
     groups = {
-        group: {name: load_sae(path, device=options.device) for name, path in members.items()}
+        group: {name: load_sae(path, device=device) for name, path in members.items()}
         for group, members in groups_of(options.folders).items()
     }
     texts: dict[tuple[Any, ...], _Text | None] = {}
@@ -108,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
             seed=options.seed,
         )
         print(_summary(group, report))
-        if options.out is not None:
+        if options.out is not None and current_ranks().is_first:
             _write(options.out, group, report)
 
 
@@ -130,7 +138,7 @@ class _Text:
         documents = load_documents(text, HELD_OUT_ONE_IN * CHARACTERS_PER_TOKEN * options.tokens)
         model_class = model_class_of(sae, name, options.model_class)
         model = load_any_language_model(
-            name, model_class, options.device, sae.cfg.metadata.model_from_pretrained_kwargs
+            name, model_class, own_device(options.device), sae.cfg.metadata.model_from_pretrained_kwargs
         )
         return cls(model, split_documents(documents)[1] or documents, options)
 
