@@ -49,8 +49,15 @@ def current_ranks() -> Ranks:
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+        # torchrun gives a job that it starts anew the store of the start before, in which the addresses of dead processes are.
+        start = f"start_{os.environ['TORCHELASTIC_RESTART_COUNT']}_of_{size}"
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=datetime.timedelta(seconds=timeout)
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=dist.PrefixStore(start, store),  # pyright: ignore[reportPrivateImportUsage]
+            rank=rank,
+            world_size=size,
+            timeout=datetime.timedelta(seconds=timeout),
         )
         atexit.register(_leave)
         return _joined()

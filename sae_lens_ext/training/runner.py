@@ -1,7 +1,6 @@
 """SAELens' training runner, repeatable, interruptible and over the ranks of a job."""
 
 import copy
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from sae_lens.saes.sae import TrainingSAE
 from sae_lens.training._interruption import InterruptedException
 from sae_lens.training.prefetch import PrefetchingIterator
 from sae_lens.util import temporary_seed
+from tqdm.auto import tqdm
 from typing_extensions import override
 
 from sae_lens_ext.checkpoints import tokens_trained
@@ -26,7 +26,6 @@ from sae_lens_ext.training.restart import checkpoint_folder
 from sae_lens_ext.training.stream import ActivationStream
 from sae_lens_ext.training.trainer import ParallelTrainer
 
-logger = logging.getLogger(__name__)
 Batches = Iterator[torch.Tensor]
 
 
@@ -100,7 +99,7 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
                 log_every=self._log_every,
             )
             if start is not None:
-                logger.info("Going on from the checkpoint %s.", start)
+                tqdm.write(f"Going on from the checkpoint {start}.")
                 trainer.resume(start)
             self._compile_sae_if_needed()
             with interrupt.watching():
