@@ -135,10 +135,14 @@ def tokens() -> torch.Tensor:
     return torch.randint(2, len(VOCABULARY), (4, CONTEXT), generator=generator)
 
 
-@pytest.fixture
-def token_dataset() -> Dataset:
+def tokens_of_the_data_set() -> Dataset:
     """Pre-tokenised rows of 16 tokens, as SAELens' activation store reads them."""
     generator = torch.Generator().manual_seed(2)
     rows: Any = torch.randint(2, len(VOCABULARY), (256, CONTEXT), generator=generator)
     rows[:, 0] = 0
     return Dataset.from_dict({"tokens": rows.tolist()})
+
+
+@pytest.fixture
+def token_dataset() -> Dataset:
+    return tokens_of_the_data_set()
