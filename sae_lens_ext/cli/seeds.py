@@ -11,6 +11,7 @@ from sae_lens.training._interruption import InterruptedException
 from sae_lens_ext.analysis.seeds.plan import Vary, seed_plan
 from sae_lens_ext.analysis.seeds.train import train_seed_folders
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.flags import flag_of, take_flag
 from sae_lens_ext.cli.sources import load_dataset, load_language_model
 from sae_lens_ext.ranks import own_device
 
@@ -40,8 +41,8 @@ def take_seeds(words: Sequence[str]) -> tuple[list[str], Seeded | None]:
         CommandError: One of the two is not understood, or given twice or without its value; there is `--vary` without `--seeds`,
             or `--seeds` without `--output_path`.
     """
-    words, seeds = _take(words, "--seeds", EXAMPLE)
-    words, vary = _take(words, "--vary", f"one of {', '.join(get_args(Vary))}")
+    words, seeds = take_flag(words, "--seeds", EXAMPLE)
+    words, vary = take_flag(words, "--vary", f"one of {', '.join(get_args(Vary))}")
     if seeds is None:
         if vary is not None:
             raise CommandError(
@@ -50,7 +51,7 @@ def take_seeds(words: Sequence[str]) -> tuple[list[str], Seeded | None]:
         return words, None
     if vary is not None and vary not in get_args(Vary):
         raise CommandError(f"--vary {vary!r} is not understood. Give one of {', '.join(get_args(Vary))}.")
-    if not any(_flag(word) == "--output_path" for word in words) and not {"-h", "--help"} & set(words):
+    if not any(flag_of(word) == "--output_path" for word in words) and not {"-h", "--help"} & set(words):
         raise CommandError(
             "--seeds needs the folder that the SAEs are saved in, each in a subfolder. Add --output_path, such as --output_path "
             "my_seeds."
@@ -79,30 +80,6 @@ def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> 
     except (KeyboardInterrupt, InterruptedException):
         print("The same command goes on from the last checkpoint.", file=sys.stderr)
         raise
-
-
-def _take(words: Sequence[str], flag: str, example: str) -> tuple[list[str], str | None]:
-    """Give the words without a flag and its value, and the value, or None."""
-    left: list[str] = []
-    found: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if _flag(word) != flag:
-            left.append(word)
-            continue
-        value = word.partition("=")[2] if "=" in word else next(rest, "")
-        if not value or value.startswith("--"):
-            raise CommandError(f"{flag} has no value. Give {example}.")
-        found.append(value)
-    if len(found) > 1:
-        raise CommandError(f"{flag} is given {len(found)} times, {' and '.join(found)}. Give it once.")
-    return left, found[0] if found else None
-
-
-def _flag(word: str) -> str:
-    """The flag of a word, with dashes as SAELens' parser also takes them."""
-    name = word.partition("=")[0]
-    return f"--{name.removeprefix('--').replace('-', '_')}" if name.startswith("--") else name
 
 
 def _numbers(text: str) -> tuple[int, ...]:

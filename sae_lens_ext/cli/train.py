@@ -20,9 +20,12 @@ from sae_lens.training._interruption import InterruptedException
 
 from sae_lens_ext.architectures.loading import require_readable_training_save
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.seeds import take_seeds, train_from_seeds
+from sae_lens_ext.cli.flags import take_flag
+from sae_lens_ext.cli.seeds import Seeded, take_seeds, train_from_seeds
 from sae_lens_ext.cli.sources import EMBEDDED_PREFIX, load_dataset, load_language_model, require_width
+from sae_lens_ext.ranks import own_device
 from sae_lens_ext.training.runner import DataParallelRunner
+from sae_lens_ext.training.tensor_parallel import TensorParallelRunner
 
 RUNS_IN_RANKS = True
 HELP = f"""\
@@ -40,9 +43,16 @@ The same SAE from several seeds, to see which of its features come again (`train
 The SAEs are saved in my_seeds/seed_0, my_seeds/seed_1, …; interrupted, the same command goes on where it was. With
 `--vary data_order` they differ in the order of the activations, with `--vary both` in both.
 
+Under torchrun every rank trains the same SAE on its part of each batch (--train_batch_size_tokens is the whole batch), or, with --seeds, its share of the SAEs:
+
+  torchrun --nproc-per-node 8 --max-restarts 3 -m sae_lens_ext train ... --n_checkpoints 20
+
+`--parallel tensor` divides the latents of one TopK SAE over the ranks instead of the batch, for SAEs that do not fit one device.
+
 `--model_name embedded` and `--dataset_path {EMBEDDED_PREFIX}NAME` need no hub; any other name is one of the hub's,
 as in SAELens. Every flag of SAELens follows; those of the SAE depend on --architecture.
 """
+RUNNERS = {"data": DataParallelRunner, "tensor": TensorParallelRunner}
 SINGLE_LETTER_FIELDS = ("k",)  # SAELens' parser gives a field of one letter one dash
 
 
@@ -61,6 +71,8 @@ def run(words: Sequence[str]) -> None:
     if not words or set(words) & {"-h", "--help"}:
         print(HELP)
     words, seeded = take_seeds(list(words) or ["--help"])
+    words, parallel = take_flag(words, "--parallel", f"one of {', '.join(RUNNERS)}")
+    _require_parallel(parallel, seeded)
     _require_known_architecture(words)
     cfg = _parse(words)
     if seeded is not None:
@@ -70,11 +82,11 @@ def run(words: Sequence[str]) -> None:
     for start in (cfg.from_pretrained_path, cfg.resume_from_checkpoint):
         if start is not None:
             require_readable_training_save(Path(start))
-    runner = DataParallelRunner(
+    runner = RUNNERS[parallel or "data"](
         cfg,
         override_dataset=load_dataset(cfg.dataset_path),
         override_model=load_language_model(
-            cfg.model_name, cfg.model_class_name, cfg.llm_device or cfg.device
+            cfg.model_name, cfg.model_class_name, own_device(cfg.llm_device or cfg.device)
         ),
     )
     require_width(runner.model, cfg.hook_name, cfg.hook_head_index, cfg.sae.d_in, "Set --d_in to that width.")
@@ -123,6 +135,15 @@ def require_output_folder(output_path: str | None) -> None:
         raise CommandError(
             f"--output_path {path} exists, is not empty and holds no saved SAE, so nothing was written there. Give "
             "another folder."
+        )
+
+
+def _require_parallel(parallel: str | None, seeded: Seeded | None) -> None:
+    if parallel is not None and parallel not in RUNNERS:
+        raise CommandError(f"--parallel {parallel!r} is not understood. Give one of {', '.join(RUNNERS)}.")
+    if parallel is not None and seeded is not None:
+        raise CommandError(
+            f"--parallel {parallel} divides the training of one SAE, but there are --seeds, which are divided as they are. Leave one of the two out."
         )
 
 

@@ -72,6 +72,39 @@ def topk_encode(
     return values, indices
 
 
+def topk_scores(
+    x: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_enc: torch.Tensor,
+    k: int,
+    *,
+    b_in: torch.Tensor | None = None,
+    rank_scale: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give what `topk_encode` ranks by, of the latents that it keeps.
+
+    Args: as there.
+
+    Returns:
+        Scores ≥ 0, pre-activations times `rank_scale`, and latent indices, each [B, k], descending. Not differentiable.
+    """
+    encoder = Encoder(W_enc, b_enc, b_in)
+    scores = x.new_empty(len(x), k, dtype=encoder.dtype)
+    indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
+    for tokens in chunks(len(x), W_enc.shape[1], x.device):
+        pre = encoder(x[tokens])
+        ranked = pre if rank_scale is None else pre.mul_(rank_scale)
+        scores[tokens], indices[tokens] = top_k(ranked, k)
+    return scores, indices
+
+
+def unscaled(scores: torch.Tensor, indices: torch.Tensor, rank_scale: torch.Tensor | None) -> torch.Tensor:
+    """Turn what latents were ranked by, [B, k], into their activations."""
+    if rank_scale is None:
+        return scores
+    return torch.where(scores > 0, scores / rank_scale[indices], 0)
+
+
 class _TopKEncode(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -83,15 +116,8 @@ class _TopKEncode(torch.autograd.Function):
         rank_scale: torch.Tensor | None,
         k: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        encoder = Encoder(W_enc, b_enc, b_in)
-        values = x.new_empty(len(x), k, dtype=encoder.dtype)
-        indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-        for tokens in chunks(len(x), W_enc.shape[1], x.device):
-            pre = encoder(x[tokens])
-            ranked = pre if rank_scale is None else pre.mul_(rank_scale)
-            values[tokens], indices[tokens] = top_k(ranked, k)
-        if rank_scale is not None:
-            values = torch.where(values > 0, values / rank_scale[indices], 0)
+        values, indices = topk_scores(x, W_enc, b_enc, k, b_in=b_in, rank_scale=rank_scale)
+        values = unscaled(values, indices, rank_scale)
         ctx.mark_non_differentiable(indices)
         ctx.save_for_backward(x, W_enc, b_in, values, indices)
         return values, indices

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from sae_lens_ext.ops import topk_encode
 from sae_lens_ext.ops.linear_encoder import encoder_gradients
+from sae_lens_ext.ops.topk_encoder import topk_scores, unscaled
 from sae_lens_ext.ranks import Ranks
 from sae_lens_ext.training.tensor_parallel.top_k import kept_candidates
 
@@ -22,8 +22,6 @@ def divided_topk_encode(
     rank_scale: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode with this rank's latents and keep those that are among the k best of all ranks'.
-
-    Latents are compared by their scores to rounding: of two on different ranks that differ in the last bit, either may be kept.
 
     Args:
         x: Activations, shape [B, d], the same on every rank; no gradient reaches them.
@@ -61,12 +59,10 @@ class _DividedTopKEncode(torch.autograd.Function):
         ranks: Ranks,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         n_own = min(k, W_enc.shape[1])
-        values, indices = topk_encode(x, W_enc, b_enc, n_own, b_in=b_in, rank_scale=rank_scale)
-        scores = values if rank_scale is None else values * rank_scale[indices]
+        scores, indices = topk_scores(x, W_enc, b_enc, n_own, b_in=b_in, rank_scale=rank_scale)
+        values = unscaled(scores, indices, rank_scale)
         kept = kept_candidates(scores, k, ranks, "choosing the latents of each token") & (values != 0)
-        # They come first, but for scores that rounding has put out of order.
-        place = torch.arange(1, n_own + 1, device=values.device)
-        most = max(1, int((kept * place).max())) if len(x) else 1  # a bag needs one slot at least
+        most = max(1, int(kept.sum(dim=1).max())) if len(x) else 1  # a bag needs one slot at least
         values = values.where(kept, 0)[:, :most].contiguous()
         indices = indices[:, :most].contiguous()
         ctx.mark_non_differentiable(indices)
