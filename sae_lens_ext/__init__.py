@@ -109,6 +109,7 @@ if TYPE_CHECKING:
         language_model_loss,
         train_language_model,
     )
+    from sae_lens_ext.ranks import RankError
     from sae_lens_ext.steering import (
         AblateFeature,
         AddFeature,
@@ -174,6 +175,9 @@ if TYPE_CHECKING:
     from sae_lens_ext.steering.vectors import (
         SteeringVectors,
     )
+    from sae_lens_ext.training.divided import DividedRunner
+    from sae_lens_ext.training.runner import DataParallelRunner
+    from sae_lens_ext.training.tensor_parallel import TensorParallelRunner
 
 __version__ = "0.1.0"
 
@@ -190,8 +194,10 @@ __all__ = [
     "BudgetCurve",
     "ClampFeature",
     "CollapseReport",
+    "DataParallelRunner",
     "DeactivationResult",
     "DepthwiseCircuits",
+    "DividedRunner",
     "DomainReport",
     "DoseResponse",
     "EarlyStop",
@@ -227,6 +233,7 @@ __all__ = [
     "Persistence",
     "PredecessorActivity",
     "PropagatedEffect",
+    "RankError",
     "ResidualStackSAE",
     "ResidualStackSAEConfig",
     "ResidualTrainingSAE",
@@ -240,6 +247,7 @@ __all__ = [
     "StabilityReport",
     "SteeringVectors",
     "SubspaceReport",
+    "TensorParallelRunner",
     "TokenShift",
     "TopActivations",
     "TrainingLog",

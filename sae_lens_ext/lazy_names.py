@@ -49,6 +49,10 @@ _BY_MODULE = {
         "stability_probe",
         "subspace_report",
     ),
+    "sae_lens_ext.training.runner": ("DataParallelRunner",),
+    "sae_lens_ext.training.tensor_parallel": ("TensorParallelRunner",),
+    "sae_lens_ext.training.divided": ("DividedRunner",),
+    "sae_lens_ext.ranks": ("RankError",),
     "sae_lens_ext.embedded": (
         "embedded_texts",
         "list_embedded_texts",
