@@ -43,7 +43,11 @@ def whole_folder(path: Path) -> Generator[Path, None, None]:
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    yield aside
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # the disk may be full
+        raise
     for file in aside.rglob("*"):
         if file.is_file():
             _to_disk(file)

@@ -131,9 +131,7 @@ class ParallelTrainer(SAETrainer[Any, Any], ABC):
         """Save as SAELens does, by the first rank; the folder is whole or not there."""
         self._require_agreement()
         base = base_path if base_path is not None else self.cfg.checkpoint_path
-        if base is None:
-            self._write_checkpoint(checkpoint_name, None, wandb_aliases)
-        elif self.ranks.is_first:
+        if base is not None and self.ranks.is_first:
             with whole_folder(Path(base) / checkpoint_name) as aside:
                 self._write_checkpoint(aside.name, aside.parent, wandb_aliases)
         else:
@@ -159,7 +157,7 @@ class ParallelTrainer(SAETrainer[Any, Any], ABC):
 
     def _require_agreement(self) -> None:
         """Raise RankError if the parameters that should be equal on all ranks are not."""
-        sums = torch.stack([p.detach().double().sum().cpu() for p in self._shared_parameters()])
+        sums = torch.stack([p.detach().sum(dtype=torch.float64).cpu() for p in self._shared_parameters()])
         of_all = self.ranks.tell.gather(sums, "comparing the weights")
         if not torch.equal(of_all, of_all[:1].expand_as(of_all)):
             raise RankError(
