@@ -83,13 +83,21 @@ def used(sae: Any, data: torch.Tensor) -> dict[int, float]:
     return shares
 
 
-def sent(sae: Any, data: torch.Tensor, batch: int) -> dict[str, float]:
-    """Take some steps over two ranks, and give the bytes a step and the share of rows of the gradients that were in use."""
+def sent(sae: Any, data: torch.Tensor, batch: int, passes_since_fired: torch.Tensor) -> dict[str, float]:
+    """Take some steps over two ranks, and give the bytes a step and the share of rows of the gradients that were in use.
+
+    Args:
+        sae: What is trained on.
+        data: Activations [tokens, d_in].
+        batch: Tokens of the whole batch.
+        passes_since_fired: [d_sae]: what decides which latents are dead, and get a gradient from the dead-latent loss.
+    """
 
     def of_rank(rank: int, folder: str) -> None:
         torch.set_num_threads(1)
         dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
         trainer = trainer_of(sae, data[: MEASURED_STEPS * batch], batch)
+        trainer.n_forward_passes_since_fired = passes_since_fired.clone()
         for _ in range(MEASURED_STEPS):
             trainer.step(next(trainer.data_provider))
             trainer.n_training_steps += 1
@@ -120,10 +128,19 @@ def main() -> None:
         torch.manual_seed(0)
         cfg = HierarchicalTopKTrainingSAEConfig(d_in=D_IN, d_sae=width, k=K, budgets=(K,))
         sae = HierarchicalTopKTrainingSAE(cfg)
-        trainer_of(sae, train, TRAIN_BATCH).fit()
+        trainer = trainer_of(sae, train, TRAIN_BATCH)
+        trainer.fit()
+        since = trainer.n_forward_passes_since_fired
         result[width] = {
             "used_latents_by_batch": used(sae, rest),
-            "two_ranks_by_batch": {batch: sent(sae, rest, batch) for batch in (256, 2_048)},
+            "dead_latents": int(trainer.dead_neurons.sum()),
+            "two_ranks_by_batch": {
+                batch: {
+                    "without dead latents' loss": sent(sae, rest, batch, torch.zeros_like(since)),
+                    "with it": sent(sae, rest, batch, since),
+                }
+                for batch in (256, 2_048)
+            },
             "dense_bytes": dense_bytes(width, D_IN),
         }
         print(width, result[width], flush=True)

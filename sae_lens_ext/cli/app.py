@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 error, 130 interrupted. (A wrong command line exits with 2.)
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    name = "sae-lens-ext"
+    name, ranks = "sae-lens-ext", None
     try:
         ranks = current_ranks()
         name += "" if ranks.is_first else f" [rank {ranks.rank}]"
@@ -117,10 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _chosen(words, ranks)()
         ranks.tell.wait("ending the command")
     except (KeyboardInterrupt, InterruptedException):
-        print(f"{name}: interrupted.", file=sys.stderr)
+        if ranks is None or ranks.is_first:
+            print(f"{name}: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if ranks is not None:
+            ranks.tell.wait("ending the command")
         return 0
     except USER_ERRORS as error:
         if os.environ.get(TRACEBACK_VARIABLE):

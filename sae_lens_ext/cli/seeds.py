@@ -13,7 +13,7 @@ from sae_lens_ext.analysis.seeds.train import train_seed_folders
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.flags import flag_of, take_flag
 from sae_lens_ext.cli.sources import load_dataset, load_language_model
-from sae_lens_ext.ranks import own_device
+from sae_lens_ext.ranks import current_ranks, own_device
 
 EXAMPLE = "--seeds 0,1,2,3"
 
@@ -78,7 +78,8 @@ def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> 
             override_dataset=load_dataset(cfg.dataset_path),
         )
     except (KeyboardInterrupt, InterruptedException):
-        print("The same command goes on from the last checkpoint.", file=sys.stderr)
+        if current_ranks().is_first:
+            print("The same command goes on from the last checkpoint.", file=sys.stderr)
         raise
 
 

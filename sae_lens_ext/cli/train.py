@@ -93,7 +93,7 @@ def run(words: Sequence[str]) -> None:
     try:
         runner.run()
     except (KeyboardInterrupt, InterruptedException):
-        if runner.interrupted_checkpoint is not None:
+        if runner.interrupted_checkpoint is not None and runner.ranks.is_first:
             print(
                 f"Saved. Go on with --resume_from_checkpoint {runner.interrupted_checkpoint}", file=sys.stderr
             )

@@ -102,7 +102,7 @@ def unscaled(scores: torch.Tensor, indices: torch.Tensor, rank_scale: torch.Tens
     """Turn what latents were ranked by, [B, k], into their activations."""
     if rank_scale is None:
         return scores
-    return torch.where(scores > 0, scores / rank_scale[indices], 0)
+    return torch.where(scores != 0, scores / rank_scale[indices], 0)  # NaN stays NaN
 
 
 class _TopKEncode(torch.autograd.Function):

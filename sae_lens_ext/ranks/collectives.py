@@ -1,6 +1,7 @@
 """What the ranks of a job tell one another, and a sentence where one of them does not answer."""
 
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,16 @@ _OPERATIONS: dict[Reduction, Any] = {
     "max": dist.ReduceOp.MAX,
     "min": dist.ReduceOp.MIN,
 }
+TIMEOUT_VARIABLE = "SAE_LENS_EXT_RANK_TIMEOUT"
+"""Environment variable: the seconds that a rank waits for the others."""
+_UNANSWERED = re.compile("time.?out|timed out|connect|peer|closed|abort", re.IGNORECASE)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _uncompiled(method: Method) -> Method:
+    """Leave a method out of what `torch.compile` compiles."""
+    return torch.compiler.disable(method)  # pyright: ignore[reportReturnType]
 
 
 class RankError(RuntimeError):
@@ -28,14 +39,16 @@ class Collectives:
     Args:
         rank: This process's place, from 0.
         size: How many there are.
-        timeout: Seconds that a rank waits for the others.
+        timeout: Seconds that a rank waits for the others, for errors; None if they are not known.
     """
 
-    def __init__(self, rank: int, size: int, timeout: float) -> None:
-        self.rank, self.size, self.timeout = rank, size, timeout
+    def __init__(self, rank: int, size: int, timeout: float | None) -> None:
+        self.rank, self.size = rank, size
+        self._within = "in time" if timeout is None else f"within {timeout:g} seconds"
         self.sent_bytes = 0
         """Bytes of this rank's tensors that were given to exchanges so far; how many of them go over the wire is the backend's."""
 
+    @_uncompiled
     def reduce_(self, tensor: torch.Tensor, how: Reduction, what: str) -> torch.Tensor:
         """Replace a tensor by its sum, maximum or minimum over the ranks, the same to the bit on all of them.
 
@@ -53,6 +66,7 @@ class Collectives:
                 dist.all_reduce(tensor, op=_OPERATIONS[how])
         return tensor
 
+    @_uncompiled
     def gather(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
         """Give the tensors of all ranks, [size, ...], in the order of the ranks.
 
@@ -69,6 +83,7 @@ class Collectives:
             dist.all_gather(parts, tensor)
         return torch.stack(parts)
 
+    @_uncompiled
     def exchange(
         self, rows: torch.Tensor, sent: Sequence[int], received: Sequence[int], what: str
     ) -> torch.Tensor:
@@ -122,9 +137,12 @@ class Collectives:
         try:
             yield
         except RuntimeError as error:  # torch's DistBackendError among them
+            if not isinstance(error, dist.DistError) and _UNANSWERED.search(str(error)) is None:
+                raise  # a fault of this rank's own, such as memory that is not enough
             raise RankError(
                 f"Rank {self.rank} of {self.size} got no answer from another rank while {what}: that one has ended, or did not come "
-                f"here within {self.timeout:g} seconds. Look for what it said before; the job can go on from its last checkpoint. ({_first_line(error)})"
+                f"here {self._within} ({TIMEOUT_VARIABLE}). Look for what it said before; all ranks must call the same functions. A training goes on "
+                f"from its last checkpoint. ({_first_line(error)})"
             ) from error
 
 

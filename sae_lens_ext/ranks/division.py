@@ -17,12 +17,16 @@ def share_of(pieces: Sequence[T], ranks: Ranks) -> list[T]:
 def divided(pieces: Sequence[T], compute: Callable[[T], R], ranks: Ranks, what: str) -> list[R]:
     """Compute every piece on one of the ranks, and give the results of all, in their order, to all ranks.
 
+    The ranks come together after every piece, so that none waits for another longer than a piece takes.
+
     Args:
         pieces: The same on every rank.
         compute: Works on one piece; its result must be picklable, with tensors on the CPU.
         ranks: Who divides the work.
         what: What is done, for an error.
     """
-    own = [compute(piece) for piece in share_of(pieces, ranks)]
-    found = ranks.tell.gather_objects(own, what)
-    return [found[i % ranks.size][i // ranks.size] for i in range(len(pieces))]
+    results: list[R] = []
+    for start in range(0, len(pieces), ranks.size):
+        own = [compute(piece) for piece in share_of(pieces[start : start + ranks.size], ranks)]
+        results += [result for part in ranks.tell.gather_objects(own, what) for result in part]
+    return results

@@ -19,7 +19,10 @@ def one_voice(ranks: Ranks) -> Generator[None, None, None]:
     if ranks.is_first:
         yield
         return
-    shown, write, quiet = tqdm.__init__, tqdm.__dict__["write"], logging.root.manager.disable
+    shown, quiet = tqdm.__init__, logging.root.manager.disable
+    before = {
+        name: tqdm.__dict__[name] for name in ("__init__", "write")
+    }  # others put descriptors there, too
 
     def hidden(bar: Any, *arguments: Any, **settings: Any) -> None:
         shown(bar, *arguments, **{**settings, "disable": True})  # whatever the caller asked for
@@ -33,5 +36,6 @@ def one_voice(ranks: Ranks) -> Generator[None, None, None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        tqdm.__init__, tqdm.write = shown, write  # type: ignore[method-assign]
+        for name, own in before.items():
+            setattr(tqdm, name, own)
         logging.disable(quiet)

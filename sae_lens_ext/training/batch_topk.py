@@ -37,6 +37,8 @@ class BatchTopKOverRanks(BatchTopK):
         Returns:
             The same shape.
         """
+        if not self.training:  # an evaluation runs on one rank alone
+            return super().forward(x)
         acts = x.relu()
         flat = acts.detach().flatten()
         n_kept = int(self.k * acts.shape[:-1].numel() * self._ranks.size)

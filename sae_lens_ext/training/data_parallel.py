@@ -27,7 +27,7 @@ class DataParallelTrainer(ParallelTrainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        require_mean_over_rows(self.sae, self.ranks.size)
+        require_mean_over_rows(self.sae.cfg.architecture(), type(self.sae), self.ranks.size)
         self.gradients = GradientAverage(self.ranks, self.sae.cfg.d_sae)
 
     @override
@@ -59,15 +59,14 @@ class DataParallelTrainer(ParallelTrainer):
             value.detach().copy_(mean)
 
 
-def require_mean_over_rows(sae: TrainingSAE[Any], n_ranks: int) -> None:
+def require_mean_over_rows(architecture: str, sae_class: type[Any], n_ranks: int) -> None:
     """Raise ValueError if an SAE of an unknown architecture is to be trained by several ranks.
 
-    An architecture of a user's own says that its loss is a mean over rows by the attribute `loss_is_mean_over_rows = True`.
+    A user's own training class says that its loss is a mean over rows by the attribute `loss_is_mean_over_rows = True`.
     """
-    name = sae.cfg.architecture()
-    if n_ranks == 1 or name in ARCHITECTURES or getattr(sae, "loss_is_mean_over_rows", False):
+    if n_ranks == 1 or architecture in ARCHITECTURES or getattr(sae_class, "loss_is_mean_over_rows", False):
         return
     raise ValueError(
-        f"The architecture {name!r} is not known to have a loss that is a mean over the rows of a batch, so {n_ranks} ranks cannot share its "
-        f"batches. If it is, set loss_is_mean_over_rows = True on {type(sae).__name__}; if not, train it in one process."
+        f"The architecture {architecture!r} is not known to have a loss that is a mean over the rows of a batch, so {n_ranks} ranks cannot share its "
+        f"batches. If it is, set loss_is_mean_over_rows = True on {sae_class.__name__}; if not, train it in one process."
     )

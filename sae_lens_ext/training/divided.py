@@ -90,7 +90,9 @@ class DividedRunner(MultiSAETrainingRunner):
         asked, self.cfg.resume_from_checkpoint = self.cfg.resume_from_checkpoint, None
         self._start = None if asked is None else Path(asked)
         if self.cfg.checkpoint_path is not None:
-            folder, last = checkpoint_folder(Path(self.cfg.checkpoint_path), self.ranks, self.all_saes.saes)
+            folder, last = checkpoint_folder(
+                Path(self.cfg.checkpoint_path), self.all_saes.to_dict(), self.ranks, self.all_saes.saes
+            )
             self.cfg.checkpoint_path, self._start = str(folder), last or self._start
 
     def _open_stream(self) -> Batches:
@@ -135,7 +137,7 @@ class DividedRunner(MultiSAETrainingRunner):
             )
             return trainer.fit()
         except (KeyboardInterrupt, InterruptedException):
-            if self.cfg.checkpoint_path is not None:
+            if self.cfg.checkpoint_path is not None and trainer.n_training_samples > 0:
                 trainer.save_checkpoint(checkpoint_name=str(trainer.n_training_samples))
             raise
 
@@ -149,7 +151,8 @@ class DividedRunner(MultiSAETrainingRunner):
 
     @override
     def _save_runner_checkpoint_files(self, checkpoint_path: Path | None) -> None:
-        if checkpoint_path is None:
+        # Where checkpoints go is the same on all ranks; the argument is a temporary folder on one that logs.
+        if checkpoint_path is None or self.cfg.checkpoint_path is None:
             return
         self.ranks.tell.wait(f"saving the checkpoint {checkpoint_path.name}")
         if self.ranks.is_first:  # last of all: a checkpoint without this file is not whole

@@ -10,6 +10,7 @@ import torch
 import wandb
 from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner
 from sae_lens.config import HfDataset
+from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainingSAE
 from sae_lens.training._interruption import InterruptedException
 from sae_lens.training.prefetch import PrefetchingIterator
@@ -19,11 +20,11 @@ from typing_extensions import override
 
 from sae_lens_ext.checkpoints import tokens_trained
 from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, own_device
-from sae_lens_ext.training.data_parallel import DataParallelTrainer
+from sae_lens_ext.training.data_parallel import DataParallelTrainer, require_mean_over_rows
 from sae_lens_ext.training.interruption import InterruptBetweenSteps
 from sae_lens_ext.training.own_text import reading_anew
 from sae_lens_ext.training.restart import checkpoint_folder
-from sae_lens_ext.training.stream import ActivationStream
+from sae_lens_ext.training.stream import ActivationStream, require_even
 from sae_lens_ext.training.trainer import ParallelTrainer
 
 Batches = Iterator[torch.Tensor]
@@ -33,7 +34,8 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
     """What the runners over ranks have in common; alone, each is SAELens' runner with `cfg.seed` obeyed.
 
     SAELens reads `cfg.seed` nowhere. Here it decides the initial weights and the order of the activations, so that a run can be repeated
-    to the bit on a CPU, and one that is interrupted ends as if it had not been: it finds the batch it was at, see `ActivationStream`.
+    to the bit on a CPU, and one that is interrupted ends as if it had not been: it finds the batch it was at, see `ActivationStream`. (With
+    cached activations, which SAELens mixes itself, a run that is taken up again mixes those that are left otherwise.)
     """
 
     interrupted_checkpoint: Path | None = None
@@ -80,7 +82,7 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         Raises:
             RankError: A rank did not answer, or the ranks' weights have come apart.
         """
-        with one_voice(self.ranks):
+        with one_voice(self.ranks), temporary_seed(self.cfg.seed):
             return self._run()
 
     def _run(self) -> TrainingSAE[Any]:
@@ -121,7 +123,7 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         try:
             return trainer.fit()
         except (KeyboardInterrupt, InterruptedException):
-            if self.cfg.checkpoint_path is not None:
+            if self.cfg.checkpoint_path is not None and trainer.n_training_samples > 0:
                 name = str(trainer.n_training_samples)
                 trainer.save_checkpoint(checkpoint_name=name)
                 self.interrupted_checkpoint = Path(self.cfg.checkpoint_path) / name
@@ -133,7 +135,7 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         start = None if asked is None else Path(asked)
         if self.cfg.checkpoint_path is None:
             return start
-        folder, last = checkpoint_folder(Path(self.cfg.checkpoint_path), self.ranks)
+        folder, last = checkpoint_folder(Path(self.cfg.checkpoint_path), self.cfg.to_dict(), self.ranks)
         self.cfg.checkpoint_path = str(folder)
         return last or start
 
@@ -190,6 +192,7 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         """Raise ValueError for what cannot be done by several ranks."""
         if self.ranks.size == 1:
             return
+        require_even(cfg.train_batch_size_tokens, self.ranks)
         refused = {
             "use_cached_activations": cfg.use_cached_activations,
             "prefetch_llm_batches": cfg.prefetch_llm_batches,
@@ -206,7 +209,7 @@ class DataParallelRunner(ParallelRunner):
 
     The batches are those of one process: each rank runs the language model on its share of the text, and gets B/N of the batch's
     rows; so the SAE is the same, but for the order in which sums are rounded, whatever the number of ranks. `train_batch_size_tokens` is the whole batch.
-    The ranks must see the same files.
+    The ranks must see the same files. Losses are logged of the whole batch, other metrics of the first rank's part of it.
 
     Args:
         cfg: As for SAELens' runner; it is left as it is. "cuda" is each rank's own GPU.
@@ -221,6 +224,12 @@ class DataParallelRunner(ParallelRunner):
     Example:
         >>> DataParallelRunner(cfg).run()  # in train.py, started by: torchrun --nproc-per-node 8 train.py
     """
+
+    @override
+    def _require_divisible(self, cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+        super()._require_divisible(cfg)
+        name = cfg.sae.architecture()
+        require_mean_over_rows(name, get_sae_training_class(name)[0], self.ranks.size)
 
     @override
     def _trainer(self, batches: Batches, wholes: Batches | None, **options: Any) -> DataParallelTrainer:

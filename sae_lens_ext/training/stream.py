@@ -26,7 +26,8 @@ class ActivationStream(Iterator[Rows]):
 
     Args:
         store: SAELens' store, of one hook or of several, from which nothing has been read. It is read by this stream alone.
-        seed: What the mixing draws from. Nothing else draws from it, and it draws from nothing else.
+        seed: What the mixing draws from. Nothing else draws from it, and it draws from nothing else. While a batch is mixed torch's generator is
+            set aside; a stream that is read in another thread, as prefetching does, must not meet a step that draws at the same time.
         ranks: Divide the text: the model runs on every `size`-th of the store's batches of prompts, and `next` gives this rank's part of the batch,
             rows rank·B/size to (rank+1)·B/size. None: this process reads everything and gives whole batches.
 
@@ -38,11 +39,8 @@ class ActivationStream(Iterator[Rows]):
     def __init__(self, store: ActivationsStore, seed: int, ranks: Ranks | None = None) -> None:
         self._store, self._read = store, _reader(store)
         self._ranks = None if ranks is None or ranks.size == 1 else ranks
-        if ranks is not None and store.train_batch_size_tokens % ranks.size:
-            raise ValueError(
-                f"A batch of train_batch_size_tokens = {store.train_batch_size_tokens} cannot be divided evenly over {ranks.size} ranks. Give a "
-                f"multiple of {ranks.size}."
-            )
+        if ranks is not None:
+            require_even(store.train_batch_size_tokens, ranks)
         if self._ranks is not None and store._hook_names is not None:
             raise ValueError(
                 "A store of several hooks is not divided over ranks. Give one of a single hook, or ranks = None."
@@ -142,6 +140,15 @@ class _Source:
         """Cut the rows that are wanted from the activations, [prompts, training context, d_in] each."""
         wanted = self.kept.nonzero().flatten()[self.left]
         return {hook: acts.to(device).flatten(0, 1)[wanted.to(device)] for hook, acts in activations.items()}
+
+
+def require_even(batch_size: int, ranks: Ranks) -> None:
+    """Raise ValueError unless every rank can have as many rows of a batch as every other."""
+    if batch_size % ranks.size:
+        raise ValueError(
+            f"A batch of train_batch_size_tokens = {batch_size} cannot be divided evenly over {ranks.size} ranks. Give a "
+            f"multiple of {ranks.size}."
+        )
 
 
 def _reader(store: ActivationsStore) -> Callable[[torch.Tensor], Rows]:

@@ -157,9 +157,13 @@ class ParallelTrainer(SAETrainer[Any, Any], ABC):
 
     def _require_agreement(self) -> None:
         """Raise RankError if the parameters that should be equal on all ranks are not."""
+        if self.ranks.size == 1:
+            return
         sums = torch.stack([p.detach().sum(dtype=torch.float64).cpu() for p in self._shared_parameters()])
         of_all = self.ranks.tell.gather(sums, "comparing the weights")
-        if not torch.equal(of_all, of_all[:1].expand_as(of_all)):
+        if not torch.equal(
+            of_all.view(torch.int64), of_all[:1].expand_as(of_all).view(torch.int64)
+        ):  # NaN equals NaN
             raise RankError(
                 f"After {self.n_training_samples} tokens the ranks' weights are no longer equal, so nothing was saved. Give every rank the same "
                 "kind of device and the same versions, and go on from the last checkpoint."

@@ -113,5 +113,44 @@ def test_a_rank_that_does_not_come_is_an_error_that_says_what_was_waited_for(tmp
         .read_text()
         .startswith(
             "Rank 0 of 2 got no answer from another rank while averaging the gradients of step 3: that one has ended, or did not come "
+            "here in time (SAE_LENS_EXT_RANK_TIMEOUT)."
         )
     )
+
+
+def test_a_fault_of_a_rank_s_own_is_not_blamed_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def fail() -> None:
+        monkeypatch.setattr("torch.distributed.all_reduce", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            current_ranks().tell.reduce_(torch.ones(3), "max", "testing")
+        monkeypatch.undo()
+
+    in_ranks(2, fail)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "message"),
+    [
+        ("cuda:0", 2, "The device 'cuda:0' is one GPU for the 2 ranks of this machine."),
+        ("cuda", 1, "Rank 1 of this machine has no GPU of its own: there are 1 for 2 ranks."),
+        ("cuda", 2, "cuda:1"),
+    ],
+)
+def test_a_gpu_is_each_rank_s_own(
+    device: str, count: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> str:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        try:
+            return own_device(device)
+        except ValueError as error:
+            return str(error)
+
+    assert message in in_ranks(2, ask)[1]
+    assert own_device(device) == device
+    assert in_ranks(2, lambda: own_device("cpu")) == ["cpu", "cpu"]

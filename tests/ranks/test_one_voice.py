@@ -71,10 +71,10 @@ def test_log_lines_are_the_first_ranks_alone_but_errors_are_not(caplog: pytest.L
 
 
 def test_errors_are_raised_and_all_is_as_before() -> None:
-    before = std.tqdm.__init__, std.tqdm.__dict__["write"], logging.root.manager.disable
+    before = std.tqdm.__dict__["__init__"], std.tqdm.__dict__["write"], logging.root.manager.disable
     with pytest.raises(ValueError, match="wrong"), one_voice(rank(1)):
         raise ValueError("wrong")
-    assert (std.tqdm.__init__, std.tqdm.__dict__["write"], logging.root.manager.disable) == before
+    assert (std.tqdm.__dict__["__init__"], std.tqdm.__dict__["write"], logging.root.manager.disable) == before
     assert "write" not in vars(auto.tqdm)
 
 

@@ -217,15 +217,13 @@ def test_an_unknown_architecture_is_refused_by_several_ranks_alone() -> None:
     class Stranger(type(TOPK.make_training())):
         pass
 
-    sae = TOPK.make_training()
-    sae.cfg = type("cfg", (), {"architecture": staticmethod(lambda: "mine")})()
-    require_mean_over_rows(sae, 1)
+    require_mean_over_rows("mine", Stranger, 1)
     with pytest.raises(
         ValueError, match="The architecture 'mine' is not known to have a loss that is a mean"
     ):
-        require_mean_over_rows(sae, 2)
-    sae.loss_is_mean_over_rows = True
-    require_mean_over_rows(sae, 2)
+        require_mean_over_rows("mine", Stranger, 2)
+    Stranger.loss_is_mean_over_rows = True
+    require_mean_over_rows("mine", Stranger, 2)
 
 
 @pytest.mark.parametrize("k", [1.0, 2.5, 0.1])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAE
+from sae_lens import SAE, LoggingConfig
 from sae_lens.training._interruption import InterruptedException
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 
@@ -14,6 +14,7 @@ from sae_lens_ext.training.divided import DividedRunner
 from tests.analysis.seeds.tiny import BATCH, HOOK, several, topk
 from tests.cli.interrupting import interrupt_once
 from tests.in_ranks import in_ranks
+from tests.training.test_runner import Logged
 
 OTHER = "blocks.1.hook_resid_post"
 SAES = {
@@ -129,3 +130,17 @@ def test_what_cannot_be_divided_is_refused(
 
     assert all(message in said for said in in_ranks(n, refused))
     assert not (tmp_path / "saes").exists()
+
+
+def test_the_first_rank_logs_without_a_folder_for_checkpoints(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(None, checkpoint_path=None)
+
+    def train() -> tuple[dict[str, Any], int]:
+        logged = Logged(monkeypatch)
+        logger = LoggingConfig(log_to_wandb=True, wandb_log_frequency=2, eval_every_n_wandb_logs=1000)
+        options = {"checkpoint_path": None, "n_checkpoints": 2, "save_final_checkpoint": True}
+        return run(None, logger=logger, **options), len(logged.lines)
+
+    (first, lines), (second, none) = in_ranks(2, train)
+    assert none == 0 < lines
+    assert_same({**first, **second}, expected)

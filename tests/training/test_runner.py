@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAE, LanguageModelSAETrainingRunner, TopKSAE
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAEConfig,
+    LanguageModelSAETrainingRunner,
+    LoggingConfig,
+    TopKSAE,
+    TopKTrainingSAE,
+)
 from sae_lens.training._interruption import InterruptedException
+from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens.util import temporary_seed
 
@@ -176,6 +184,124 @@ def test_a_restart_goes_on_from_the_job_s_last_whole_checkpoint(
     assert equal_weights(run(cfg()), expected)
     assert len(taken) == STEPS - 5
     assert json.loads((tmp_path / "checkpoints/.job_my_job.json").read_text()) == {"folder": folder.name}
+
+
+@pytest.fixture
+def started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if torchrun had started this process for the second time, under the id that it gives by default."""
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    for name, value in {"RUN_ID": "none", "RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+
+
+def test_a_restart_does_not_take_another_job_s_checkpoints(run, started_anew, tmp_path: Path) -> None:
+    """Jobs without an id are told apart by their launchers."""
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "theirs").mkdir(parents=True)
+    (checkpoints / ".job_of_elsewhere_1.json").write_text('{"folder": "theirs"}')
+    (checkpoints / ".job_none.json").write_text('{"folder": "theirs"}')
+    expected = run(single(tmp_path / "one"))
+    assert equal_weights(run(single(tmp_path / "sae", checkpoint_path=str(checkpoints))), expected)
+
+
+def test_a_restart_does_not_go_on_from_another_training(
+    run, started_anew, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "my_job")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    checkpoints = str(tmp_path / "checkpoints")
+    run(single(tmp_path / "first", n_checkpoints=2, checkpoint_path=checkpoints))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(
+        ValueError, match="is one of a training with another lr, lr_end, n_checkpoints, sae. Give jobs that"
+    ):
+        run(single(tmp_path / "second", topk(k=3), lr=1e-3, checkpoint_path=checkpoints))
+    assert not (tmp_path / "second").exists()
+
+
+def test_an_interruption_before_the_first_step_leaves_no_checkpoint(
+    run, hooked_model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_with_cache = hooked_model.run_with_cache
+    passes: list[int] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        passes.append(1)
+        if len(passes) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return run_with_cache(*arguments, **options)
+
+    monkeypatch.setattr(hooked_model, "run_with_cache", interrupted)
+    with pytest.raises(InterruptedException):
+        run(single(tmp_path / "sae", SAES["normalised"], checkpoint_path=str(tmp_path / "checkpoints")))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_whose_weights_are_nan_is_saved_as_saelens_saves_it(run, tmp_path: Path, monkeypatch) -> None:
+    original = TopKTrainingSAE.initialize_weights
+
+    def initialize(self: Any) -> None:
+        original(self)
+        self.W_dec.data[3] = float("nan")
+
+    monkeypatch.setattr(TopKTrainingSAE, "initialize_weights", initialize)
+    run(single(tmp_path / "sae", n_checkpoints=1, checkpoint_path=str(tmp_path / "checkpoints")))
+    assert len(list((tmp_path / "checkpoints").glob("*/*"))) == 1
+
+
+def test_cached_activations_obey_the_seed(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = torch.randn(64, 16, 16, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(ActivationsStore, "load_cached_activation_dataset", lambda _: rows)
+    place: list[int] = []
+
+    def read(_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+        place.append(1)
+        return rows[len(place) % 8 * 8 :][:8].flatten(0, 1), None
+
+    monkeypatch.setattr(ActivationsStore, "get_raw_llm_batch", read)
+    found = []
+    for name in ("a", "b"):
+        place.clear()
+        torch.manual_seed(ord(name))
+        cached = {"use_cached_activations": True, "cached_activations_path": "there"}
+        found.append(run(single(tmp_path / name, **cached)))
+    assert equal_weights(*found)
+
+
+class Logged:
+    """What is given to Weights and Biases."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lines: list[dict[str, Any]] = []
+        for name in ("init", "finish", "Histogram"):
+            monkeypatch.setattr(f"wandb.{name}", lambda *_, **__: None)
+        monkeypatch.setattr("wandb.log", lambda line, **_: self.lines.append(line))
+        monkeypatch.setattr(LoggingConfig, "log", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("name", ["topk", "batchtopk"])
+def test_the_first_rank_logs_and_evaluates_without_the_others(
+    run, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sae = topk() if name == "topk" else BatchTopKTrainingSAEConfig(d_in=16, d_sae=32, k=4)
+
+    def cfg(folder: str, log: bool) -> Any:
+        logger = LoggingConfig(log_to_wandb=log, wandb_log_frequency=2, eval_every_n_wandb_logs=2)
+        return single(tmp_path / folder, sae, logger=logger, n_eval_batches=1, eval_batch_size_prompts=2)
+
+    expected = run(cfg("one", False))
+
+    def train() -> tuple[dict[str, torch.Tensor], list[str]]:
+        logged = Logged(monkeypatch)
+        found = run(cfg("many", True))
+        return weights(found), [key for line in logged.lines for key in line]
+
+    (first, keys), (second, none) = in_ranks(2, train)
+    assert none == [] and keys.count("losses/overall_loss") == STEPS // 2
+    assert "model_performance_preservation" in keys
+    assert_close(first, weights(expected))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def failing_at(step: int) -> Any:

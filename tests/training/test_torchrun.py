@@ -69,5 +69,5 @@ def test_a_rank_that_hangs_ends_the_job_with_a_sentence(tmp_path: Path) -> None:
     assert "Rank 0 of 2 got no answer from another rank while" in done.stderr
     assert "did not come here within 5 seconds" in done.stderr
     assert not (tmp_path / "sae").exists()
-    checkpoints = [path for path in (tmp_path / "checkpoints").glob("*/*")]
+    checkpoints = list((tmp_path / "checkpoints").glob("*/*"))
     assert sorted(path.name for path in checkpoints) == ["192", "320"]

@@ -36,7 +36,7 @@ def flow_map(
 
     All matches are backward, from a feature to where it comes from, so that a feature may flow into several; `subgraph` gives what
     belongs to some. In memory are the decoders of four sites at a time, chunks of cosines, and the graph, 75 bytes a feature and 40 an edge while
-    it is put together, 60 and 28 of them for good. SAEs that are given as folders are opened layer by layer.
+    it is put together (several times that where ranks send it to each other), 60 and 28 of them for good. SAEs that are given as folders are opened layer by layer.
 
     In a job of several ranks (`torchrun`) each, given the same arguments, matches a run of neighbouring pairs of sites, and opens no
     others; all give the same graph, to the bit that of one process on such a device.
@@ -133,7 +133,9 @@ def _matched(
 
     def match(run: Sequence[_Pair]) -> list[_Matches]:
         found: list[_Matches] = []
-        for hook, kind, before in tqdm(run, desc="Pairs of sites", disable=not show_progress):
+        for hook, kind, before in tqdm(
+            run, desc="Pairs of sites", disable=not (show_progress and ranks.is_first)
+        ):
             indices, cosines, quantiles = links.all(hook, before)
             counts = limits.passed(kind, cosines, quantiles)
             found.append(_Matches(cosines, counts, indices[counts], quantiles[counts]))

@@ -143,6 +143,7 @@ def _train(
     plan.cfg.checkpoint_path = str(folder.checkpoints(_STAGE) / "run")
     plan.cfg.output_path = str(folder.path)
     runner = SeedsRunner(plan, override_model, override_dataset, start)
+    ranks.tell.wait("checking what is to be trained")  # each has looked at its own SAEs
     if ranks.is_first:
         folder.claim()
     with runner.interrupt.watching():

@@ -56,7 +56,7 @@ def compare(
         for start in range(0, len(decoders[anchor]), block_rows)
     ]
     n_own = len(share_of(pieces, ranks)) + len(share_of(range(n), ranks))
-    with tqdm(total=n_own, desc="Comparing", disable=not show_progress) as progress:
+    with tqdm(total=n_own, desc="Comparing", disable=not (show_progress and ranks.is_first)) as progress:
 
         def compare_rows(piece: tuple[int, int, slice]) -> torch.Tensor:
             anchor, other, rows = piece

@@ -110,7 +110,7 @@ def measure_firing_rates(
 
     def activations() -> Iterator[torch.Tensor]:
         batches = share_of(tokens["texts"].split(batch_size_prompts), ranks)
-        for batch in tqdm(batches, desc="Firing rates", disable=not show_progress):
+        for batch in tqdm(batches, desc="Firing rates", disable=not (show_progress and ranks.is_first)):
             x = read_activations(model, batch, site, autocast=autocast)
             yield x[~torch.isin(batch, special).to(x.device)]
 

@@ -22,10 +22,13 @@ class FiringCounts:
 
     def summed(self, ranks: Ranks) -> "FiringCounts":
         """Give the counts over all ranks' tokens."""
-        n_tokens = torch.tensor(self.n_tokens)
-        for count in (n_tokens, *self.fired.values()):
+        n_tokens, fired = (
+            torch.tensor(self.n_tokens),
+            {name: count.clone() for name, count in self.fired.items()},
+        )
+        for count in (n_tokens, *fired.values()):
             ranks.tell.reduce_(count, "sum", "adding up how often latents fired")
-        return FiringCounts(self.fired, int(n_tokens))
+        return FiringCounts(fired, int(n_tokens))
 
 
 def count_firings(opened: Mapping[str, SAE[Any]], activations: Iterable[torch.Tensor]) -> FiringCounts:

@@ -107,7 +107,9 @@ def feature_stability(
     ranks = current_ranks()
     compared = compare(decoders, sample, generator, ranks=ranks, show_progress=show_progress)
     n_matched = len(share_of(matched, ranks))
-    with tqdm(total=n_matched, desc="Matching one to one", disable=not show_progress) as progress:
+    with tqdm(
+        total=n_matched, desc="Matching one to one", disable=not (show_progress and ranks.is_first)
+    ) as progress:
 
         def measure(pair: tuple[int, int]) -> PairMeasures:
             measures = pair_measures(pair, decoders, encoders, compared.found, included, threshold)

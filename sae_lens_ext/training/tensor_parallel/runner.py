@@ -57,6 +57,18 @@ class TensorParallelRunner(ParallelRunner):
         super().__init__(cfg, override_dataset, override_model, sae)
 
     @override
+    def run(self) -> TrainingSAE[Any]:
+        """Train, or go on; the first rank saves the whole SAE in `cfg.output_path`.
+
+        Returns:
+            This rank's share of the trained SAE.
+
+        Raises:
+            RankError: A rank did not answer.
+        """
+        return super().run()
+
+    @override
     def _trainer(self, batches: Batches, wholes: Batches | None, **options: Any) -> TensorParallelTrainer:
         return TensorParallelTrainer(
             self.cfg.to_sae_trainer_config(), self.sae, batches, self.ranks, whole_batches=wholes, **options

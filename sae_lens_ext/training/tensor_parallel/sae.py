@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens import TopKTrainingSAEConfig
@@ -177,6 +178,16 @@ class DividedTopKTrainingSAE(HierarchicalTopKTrainingSAE):
         own = act_times_W_dec(feature_acts, self.W_dec, self.cfg.rescale_acts_by_decoder_norm)
         out = self.run_time_activation_norm_fn_out(self.hook_sae_recons(self._decoded(own).to(own.dtype)))
         return self.reshape_fn_out(out, self.d_head)
+
+    @override
+    def get_name(self) -> str:
+        """Give SAELens' name of the whole SAE."""
+        return super().get_name().rpartition("_")[0] + f"_{self.whole_cfg.d_sae}"
+
+    @override
+    def log_histograms(self) -> dict[str, Any]:
+        """Log none: this rank has a share of the rows."""
+        return {}
 
     @override
     def save_model(self, path: str | Path) -> tuple[Path, Path]:
