@@ -1,7 +1,7 @@
 """Run every example with a tiny budget, as continuous integration does: `python examples/run_all.py`.
 
-Each runs as a program of its own in an empty temporary folder with SAE_LENS_EXT_SMALL=1. Prints a line for each and
-ends with status 1 after the first that fails, showing its output. Takes about a minute.
+Each runs as a program of its own in an empty temporary folder with SAE_LENS_EXT_SMALL=1, those of IN_RANKS in several processes.
+Prints a line for each and ends with status 1 after the first that fails, showing its output. Takes about a minute and a half.
 """
 
 import os
@@ -24,7 +24,19 @@ EXAMPLES = (
     "rl_steering_vectors.py",
     "lime.py",
     "time_a_step.py",
+    "over_ranks.py",
 )
+IN_RANKS = {"over_ranks.py": 2}
+"""Those that torchrun starts, and in how many processes."""
+
+
+def command(example: Path) -> list[str]:
+    """Give the command that runs an example."""
+    launcher: list[str] = []
+    if example.name in IN_RANKS:
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc-per-node", str(IN_RANKS[example.name])]
+    return [sys.executable, *launcher, str(example)]
 
 
 def run(example: Path) -> tuple[int, str]:
@@ -34,21 +46,20 @@ def run(example: Path) -> tuple[int, str]:
         "OMP_NUM_THREADS", "1"
     )  # on a busy machine several threads spend their time waiting
     with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            command(example),
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         try:
-            done = subprocess.run(
-                [sys.executable, str(example)],
-                cwd=folder,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as late:
-            output = late.stdout or b""
-            return 124, output.decode(errors="replace") if isinstance(output, bytes) else output
-    return done.returncode, done.stdout
+            output, _ = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # and not killed: torchrun must end its ranks, which would outlive it
+            return 124, process.communicate()[0]
+    return process.returncode, output
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from sae_lens_ext.analysis.flow import FlowGraph, FlowSites, flow_map, top_activ
 from sae_lens_ext.analysis.flow.graph import Feature
 from sae_lens_ext.analysis.flow.origins import summarise_origins
 from sae_lens_ext.analysis.flow.sites import KINDS, Kind
+from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sae_folders import saes_in
@@ -20,7 +21,7 @@ from sae_lens_ext.cli.sources import (
     split_documents,
 )
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
-from sae_lens_ext.ranks import current_ranks, own_device
+from sae_lens_ext.ranks import current_ranks
 
 RUNS_IN_RANKS = True
 """Under torchrun the ranks divide the pairs of sites of a whole model, and the first one writes."""
@@ -97,10 +98,9 @@ def run(options: argparse.Namespace) -> None:
         raise CommandError(f"--out {options.out} is a file. Give a folder.")
     if options.all and options.text is not None:
         raise CommandError("--text is for single features. Give --start, or leave --text out.")
+    device = usable_device(options.device)
     sites = FlowSites.open(
-        "flow",
-        [path for folder in options.folders for path in saes_in(folder)],
-        device=own_device(options.device),
+        "flow", [path for folder in options.folders for path in saes_in(folder)], device=device
     )
     thresholds = None if options.thresholds == "none" else options.thresholds
     if options.all:
@@ -145,7 +145,7 @@ def _activations(graph: FlowGraph, sites: FlowSites, options: argparse.Namespace
     model = load_any_language_model(
         name,
         model_class_of(first, name, options.model_class),
-        own_device(options.device),
+        usable_device(options.device),
         first.cfg.metadata.model_from_pretrained_kwargs,
     )
     documents = load_documents(options.text, HELD_OUT_ONE_IN * CHARACTERS_PER_TOKEN * options.tokens)

@@ -189,3 +189,16 @@ def test_a_rank_that_is_left_alone_says_so_in_one_sentence(seeds: Path, tmp_path
 @pytest.mark.parametrize("module", [verb, flow])
 def test_verbs_that_divide_say_so_in_their_modules(module) -> None:
     assert module.RUNS_IN_RANKS is True
+
+
+@pytest.mark.parametrize("device", ["cuda", "nonsense"])
+@pytest.mark.parametrize("verb", [["stability", "--text", "none"], ["flow", "--all"]])
+def test_a_device_that_is_not_there_is_a_sentence(
+    verb: list[str], device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main([verb[0], str(tmp_path), *verb[1:], "--device", device]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"sae-lens-ext: error: --device {device} cannot be used here (")
+    assert said.endswith("Give another, such as cpu.\n")

@@ -43,9 +43,12 @@ def world(hooked_model, token_dataset, restored_signals) -> dict[str, Any]:
     return {"override_model": hooked_model, "override_dataset": token_dataset}
 
 
-def test_a_killed_rank_is_restarted_and_the_job_ends_with_the_same_weights(world, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", ["data", "tensor"])
+def test_a_killed_rank_is_restarted_and_the_job_ends_with_the_same_weights(
+    world, job: str, tmp_path: Path
+) -> None:
     DataParallelRunner(single(tmp_path / "one"), **world).run()
-    done = torchrun("data", tmp_path, "kill", restarts=1)
+    done = torchrun(job, tmp_path, "kill", restarts=1)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Signal 9 (SIGKILL)" in done.stderr or "exitcode: -9" in done.stderr
     assert "Going on from the checkpoint" in done.stderr

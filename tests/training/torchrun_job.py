@@ -1,6 +1,6 @@
 """A tiny training job as a user would write it, for `torchrun`: data parallel, or SAEs divided over the ranks.
 
-    torchrun --nproc-per-node 2 torchrun_job.py data|seeds FOLDER [kill|hang]
+    torchrun --nproc-per-node 2 torchrun_job.py data|tensor|seeds FOLDER [kill|hang]
 
 In its first start, rank 1 kills itself or hangs in the middle of the seventh step, if that is asked for.
 """
@@ -20,8 +20,11 @@ from transformer_lens import HookedTransformerConfig
 
 from sae_lens_ext import train_seeds
 from sae_lens_ext.training.runner import DataParallelRunner
+from sae_lens_ext.training.tensor_parallel import TensorParallelRunner
 from tests.analysis.seeds.tiny import single
 from tests.conftest import TINY, tokens_of_the_data_set
+
+RUNNERS = {"data": DataParallelRunner, "tensor": TensorParallelRunner}
 
 
 def main(job: str, folder: Path, fault: str = "") -> None:
@@ -34,9 +37,9 @@ def main(job: str, folder: Path, fault: str = "") -> None:
         "override_model": HookedSAETransformer(cfg).eval(),
         "override_dataset": tokens_of_the_data_set(),
     }
-    if job == "data":
+    if job in RUNNERS:
         cfg = single(folder / "sae", n_checkpoints=4, checkpoint_path=str(folder / "checkpoints"))
-        DataParallelRunner(cfg, **world).run()
+        RUNNERS[job](cfg, **world).run()
     else:
         train_seeds(single(folder / "saes", n_checkpoints=4), range(2), **world)
 

@@ -15,6 +15,7 @@ from sae_lens_ext.analysis.stability import (
     measure_firing_rates,
 )
 from sae_lens_ext.architectures.loading import load_sae
+from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import (
@@ -27,7 +28,7 @@ from sae_lens_ext.cli.sources import (
 from sae_lens_ext.cli.stability.folders import groups_of
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
 from sae_lens_ext.files import write_whole
-from sae_lens_ext.ranks import current_ranks, own_device
+from sae_lens_ext.ranks import current_ranks
 
 RUNS_IN_RANKS = True
 """Under torchrun the ranks divide the comparisons and the text, and the first one writes."""
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     quieten()
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise CommandError(f"--out {options.out} is a file. Give a folder.")
-    device = own_device(options.device)
+    device = usable_device(options.device)
     groups = {
         group: {name: load_sae(path, device=device) for name, path in members.items()}
         for group, members in groups_of(options.folders).items()
@@ -138,7 +139,7 @@ class _Text:
         documents = load_documents(text, HELD_OUT_ONE_IN * CHARACTERS_PER_TOKEN * options.tokens)
         model_class = model_class_of(sae, name, options.model_class)
         model = load_any_language_model(
-            name, model_class, own_device(options.device), sae.cfg.metadata.model_from_pretrained_kwargs
+            name, model_class, usable_device(options.device), sae.cfg.metadata.model_from_pretrained_kwargs
         )
         return cls(model, split_documents(documents)[1] or documents, options)
 

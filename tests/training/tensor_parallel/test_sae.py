@@ -100,8 +100,9 @@ def test_double_precision_agrees_to_its_last_digits() -> None:
     require_same(in_ranks(2, lambda: step(share_of(whole), DEAD)), step(whole, DEAD), rtol=1e-12, atol=1e-12)
 
 
-def test_a_weight_that_is_not_a_number_on_one_rank_stops_all() -> None:
-    whole = undivided(rescale_acts_by_decoder_norm=False)
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_weight_that_is_not_a_number_on_one_rank_stops_all(rescale: bool) -> None:
+    whole = undivided(rescale_acts_by_decoder_norm=rescale)
     with torch.no_grad():
         whole.b_enc[3] = torch.nan
 
@@ -110,6 +111,18 @@ def test_a_weight_that_is_not_a_number_on_one_rank_stops_all() -> None:
             share_of(whole).training_forward_pass(step_input(X))
 
     in_ranks(2, stopped)
+    with pytest.raises(NonFiniteTrainingError, match="the loss is not finite"):
+        whole.training_forward_pass(step_input(X))
+
+
+def test_the_log_speaks_of_the_whole() -> None:
+    whole = undivided()
+
+    def log() -> tuple[str, dict[str, Any]]:
+        share = share_of(whole)
+        return share.get_name(), share.log_histograms()
+
+    assert in_ranks(2, log) == [(whole.get_name(), {})] * 2
 
 
 def test_no_auxiliary_loss_where_its_coefficient_is_zero() -> None:

@@ -1,6 +1,7 @@
 """Cutting a state to shares and joining it again, in memory and on disk."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sae_lens_ext.ranks import Ranks, current_ranks
 from sae_lens_ext.training.tensor_parallel import DividedTopKTrainingSAE
 from sae_lens_ext.training.tensor_parallel import shares as shares_module
 from sae_lens_ext.training.tensor_parallel.shares import (
+    DIVIDED_AXIS,
     joined_state,
     joined_tensor,
     own_latents,
@@ -161,8 +163,25 @@ class _WithoutWholes:
 
     def __enter__(self) -> "_WithoutWholes":
         self._open = self._file.__enter__()  # type: ignore[attr-defined]
-        self.keys, self.get_slice = self._open.keys, self._open.get_slice
+        self.keys = self._open.keys
         return self
+
+    def get_slice(self, name: str) -> "_Sliced":
+        return _Sliced(self._open.get_slice(name), DIVIDED_AXIS.get(name))
 
     def __exit__(self, *error: object) -> None:
         self._file.__exit__(*error)  # type: ignore[attr-defined]
+
+
+class _Sliced:
+    """A tensor of a file, of whose latents no more than one rank's may be read."""
+
+    def __init__(self, tensor: Any, axis: int | None) -> None:
+        self._tensor, self._axis, self.get_shape = tensor, axis, tensor.get_shape
+
+    def __getitem__(self, where: Any) -> torch.Tensor:
+        if self._axis is not None:
+            latents = where[self._axis] if isinstance(where, tuple) else where
+            n = self.get_shape()[self._axis]
+            assert len(range(n)[latents]) == n // 2
+        return self._tensor[where]
