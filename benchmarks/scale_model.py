@@ -7,14 +7,13 @@ processes of this machine.
     python benchmarks/scale_model.py
 """
 
-import multiprocessing
 import statistics
-import tempfile
 import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from two_ranks import of_two_ranks
 
 FLOAT = 4
 RATES = {
@@ -154,9 +153,7 @@ def divided_seeds(n_saes: int, n: int, width: int, batch: int, k: int) -> dict[s
 def measured_collectives(rounds: int = 7) -> dict[str, Any]:
     """Measure all-reduce by gloo between two processes, and fit latency and rate."""
 
-    def of_rank(rank: int, folder: str) -> None:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
+    def all_reduces() -> dict[int, Any]:
         found = {}
         for n in SMALL_MESSAGES:
             tensor, times = torch.ones(n), []
@@ -166,18 +163,9 @@ def measured_collectives(rounds: int = 7) -> dict[str, Any]:
                 dist.all_reduce(tensor)
                 times.append(time.perf_counter() - started)
             found[n * FLOAT] = {"median": statistics.median(times), "range": [min(times), max(times)]}
-        torch.save(found, f"{folder}/{rank}.pt")
-        dist.destroy_process_group()
+        return found
 
-    with tempfile.TemporaryDirectory() as folder:
-        processes = [
-            multiprocessing.get_context("fork").Process(target=of_rank, args=(r, folder)) for r in range(2)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        seconds = torch.load(f"{folder}/0.pt")
+    seconds = of_two_ranks(all_reduces)
     largest = max(seconds)
     latency = seconds[min(seconds)]["median"]
     rate = ring(2) * largest / (seconds[largest]["median"] - latency)

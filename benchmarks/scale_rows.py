@@ -7,18 +7,16 @@ over two ranks, and the bytes are counted that are really given to the collectiv
     python benchmarks/scale_rows.py
 """
 
-import multiprocessing
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from offline_training import activations
 from result import write_result
 from sae_lens import LoggingConfig
 from sae_lens.config import SAETrainerConfig
 from scale_model import dense_bytes
+from two_ranks import of_two_ranks
 
 from sae_lens_ext import HierarchicalTopKTrainingSAE, HierarchicalTopKTrainingSAEConfig
 from sae_lens_ext.cli.quickstart.plan import Plan
@@ -93,30 +91,18 @@ def sent(sae: Any, data: torch.Tensor, batch: int, passes_since_fired: torch.Ten
         passes_since_fired: [d_sae]: what decides which latents are dead, and get a gradient from the dead-latent loss.
     """
 
-    def of_rank(rank: int, folder: str) -> None:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
+    def steps() -> dict[str, float]:
         trainer = trainer_of(sae, data[: MEASURED_STEPS * batch], batch)
         trainer.n_forward_passes_since_fired = passes_since_fired.clone()
         for _ in range(MEASURED_STEPS):
             trainer.step(next(trainer.data_provider))
             trainer.n_training_steps += 1
-        result = {
+        return {
             "bytes_a_step": trainer.ranks.tell.sent_bytes / MEASURED_STEPS,
             **{f"used rows of {name}": share for name, share in trainer.gradients.used_rows.items()},
         }
-        torch.save(result, f"{folder}/{rank}.pt")
-        dist.destroy_process_group()
 
-    with tempfile.TemporaryDirectory() as folder:
-        processes = [
-            multiprocessing.get_context("fork").Process(target=of_rank, args=(r, folder)) for r in range(2)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        return torch.load(f"{folder}/0.pt")
+    return of_two_ranks(steps)
 
 
 def main() -> None:
