@@ -43,11 +43,13 @@ The same SAE from several seeds, to see which of its features come again (`train
 The SAEs are saved in my_seeds/seed_0, my_seeds/seed_1, …; interrupted, the same command goes on where it was. With
 `--vary data_order` they differ in the order of the activations, with `--vary both` in both.
 
-Under torchrun every rank trains the same SAE on its part of each batch (--train_batch_size_tokens is the whole batch), or, with --seeds, its share of the SAEs:
+Under torchrun every rank trains the same SAE on its part of each batch (--train_batch_size_tokens is the whole
+batch), or, with --seeds, its share of the SAEs:
 
   torchrun --nproc-per-node 8 --max-restarts 3 -m sae_lens_ext train ... --n_checkpoints 20
 
-`--parallel tensor` divides the latents of one TopK SAE over the ranks instead of the batch, for SAEs that do not fit one device.
+`--parallel tensor` divides the latents of one TopK SAE over the ranks instead of the batch, for SAEs that do not fit
+one device.
 
 `--model_name embedded` and `--dataset_path {EMBEDDED_PREFIX}NAME` need no hub; any other name is one of the hub's,
 as in SAELens. Every flag of SAELens follows; those of the SAE depend on --architecture.
