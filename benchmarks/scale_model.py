@@ -20,11 +20,14 @@ RATES = {
     "matrix products, bfloat16, FLOP/s a GPU": 0.4 * 989e12,
     "matrix products, TF32, FLOP/s a GPU": 0.4 * 494e12,
     "memory, bytes/s a GPU": 0.7 * 3.35e12,
-    "wire within 8 GPUs, bytes/s a GPU": 0.8 * 450e9,
-    "wire between nodes of 8 GPUs, bytes/s a GPU": 0.8 * 50e9,
+    "NVLink, bytes/s a GPU and direction": 0.8 * 450e9,
+    "network adapter, bytes/s and direction": 0.8 * 50e9,
     "latency of a collective, s": 50e-6,
 }
-"""H100 SXM with NVLink and one 400 Gbit/s adapter a GPU; the shares 0.4, 0.7 and 0.8 are assumptions."""
+"""H100 SXM in machines of eight, adapters of 400 Gbit/s; the shares 0.4, 0.7 and 0.8 are assumptions."""
+GPUS_A_MACHINE = 8
+ALL_TO_ALL = ("activations to the ranks that train on them", "activations to all ranks")
+"""What is sent from each rank to each other; all else goes round a ring, or several, one for each adapter."""
 GEMMA_2_2B = {"d_in": 2_304, "parameters read up to layer 12 of 26": 12 * 77.9e6}
 """A block has 77.9 million parameters: 8 query and 4 key-value heads of 256, and a gated MLP of 9,216."""
 SMALL_MESSAGES = (1, 2**10, 2**14, 2**18, 2**20, 2**22, 2**24)
@@ -40,16 +43,25 @@ def ring(n: int) -> float:
     return 2 * (n - 1) / n
 
 
-def wire(n: int) -> float:
-    """Give the bytes a second that leave a GPU."""
-    return RATES[
-        "wire within 8 GPUs, bytes/s a GPU" if n <= 8 else "wire between nodes of 8 GPUs, bytes/s a GPU"
-    ]
+def wire_seconds(sent: dict[str, float], n: int, adapters: int) -> float:
+    """Give the seconds of a step's eight or so exchanges, none of which overlaps with work.
 
+    A ring crosses the border of a machine once each way: between machines all its adapters together carry what NVLink carries
+    within. From each rank to each other, almost everything crosses a border.
 
-def wire_seconds(n_bytes: float, n: int) -> float:
-    """Give the seconds of a step's eight or so exchanges, none of which overlaps with work."""
-    return 0.0 if n == 1 else n_bytes / wire(n) + 8 * RATES["latency of a collective, s"]
+    Args:
+        sent: Bytes that leave each GPU, by what they are.
+        n: GPUs.
+        adapters: Network adapters a machine.
+    """
+    if n == 1:
+        return 0.0
+    ring_rate = all_to_all_rate = RATES["NVLink, bytes/s a GPU and direction"]
+    if n > GPUS_A_MACHINE:
+        of_machine = adapters * RATES["network adapter, bytes/s and direction"]
+        ring_rate, all_to_all_rate = min(ring_rate, of_machine), of_machine / GPUS_A_MACHINE
+    seconds = sum(b / (all_to_all_rate if what in ALL_TO_ALL else ring_rate) for what, b in sent.items())
+    return seconds + 8 * RATES["latency of a collective, s"]
 
 
 def compute_seconds(tokens: int, width: int, d_in: int, k: int, held: float) -> dict[str, float]:
@@ -78,7 +90,7 @@ def model_seconds(tokens: int) -> float:
     return flop / RATES["matrix products, bfloat16, FLOP/s a GPU"]
 
 
-def data_parallel(n: int, width: int, batch: int, k: int, used: float = 1.0) -> dict[str, Any]:
+def data_parallel(n: int, width: int, batch: int, k: int, adapters: int = 8) -> dict[str, Any]:
     """Give a step's bytes and seconds in data parallel.
 
     Args:
@@ -86,24 +98,23 @@ def data_parallel(n: int, width: int, batch: int, k: int, used: float = 1.0) -> 
         width: F.
         batch: Tokens of the whole batch.
         k: Latents a token.
-        used: Share of the latents that some token of the batch uses.
+        adapters: Network adapters a machine.
     """
     d_in = int(GEMMA_2_2B["d_in"])
-    rows = 2 * width * d_in * FLOAT * (used if used <= 0.9 else 1.0)
     sent = {
-        "gradients": ring(n) * (rows + FLOAT * (width + d_in)),
+        "gradients": ring(n) * dense_bytes(width, d_in),
         "which rows are used, which latents fire": ring(n) * (2 * width + FLOAT * width),
         "activations to the ranks that train on them": (n - 1) / n * batch / n * d_in * FLOAT,
     }
     seconds = {
         "language model": model_seconds(batch // n),
         **compute_seconds(batch // n, width, d_in, k, 1.0),
-        "wire": wire_seconds(sum(sent.values()), n),
+        "wire": wire_seconds(sent, n, adapters),
     }
     return summary(sent, seconds, batch)
 
 
-def tensor_parallel(n: int, width: int, batch: int, k: int) -> dict[str, Any]:
+def tensor_parallel(n: int, width: int, batch: int, k: int, adapters: int = 8) -> dict[str, Any]:
     """Give a step's bytes and seconds with the latents divided; arguments as for `data_parallel`."""
     d_in = int(GEMMA_2_2B["d_in"])
     sent = {
@@ -114,7 +125,7 @@ def tensor_parallel(n: int, width: int, batch: int, k: int) -> dict[str, Any]:
     seconds = {
         "language model": model_seconds(batch // n),
         **compute_seconds(batch, width, d_in, k, 1 / n),
-        "wire": wire_seconds(sum(sent.values()), n),
+        "wire": wire_seconds(sent, n, adapters),
     }
     return summary(sent, seconds, batch)
 
@@ -186,16 +197,12 @@ def main() -> None:
     steps = {}
     for exponent in (16, 17):
         width = 2**exponent
-        for n in (1, 8, 64):
-            batch = per_gpu * n
-            steps[f"F = 2^{exponent}, {n} GPUs, {per_gpu} tokens a GPU"] = {
-                "data parallel": data_parallel(n, width, batch, k),
-                "tensor parallel": tensor_parallel(n, width, batch, k),
-            }
-            steps[f"F = 2^{exponent}, {n} GPUs, 32768 tokens in all"] = {
-                "data parallel": data_parallel(n, width, 32_768, k),
-                "tensor parallel": tensor_parallel(n, width, 32_768, k),
-            }
+        for n, adapters in ((1, 8), (8, 8), (64, 8), (64, 1)):
+            for what, batch in (("4096 tokens a GPU", per_gpu * n), ("32768 tokens in all", 32_768)):
+                steps[f"F = 2^{exponent}, {n} GPUs, {adapters} adapters a machine, {what}"] = {
+                    "data parallel": data_parallel(n, width, batch, k, adapters),
+                    "tensor parallel": tensor_parallel(n, width, batch, k, adapters),
+                }
     seeds = {f"96 seeds of F = 2^{e}": divided_seeds(96, 8, 2**e, 4_096, k) for e in (14, 16)}
     write_result(
         __file__,
