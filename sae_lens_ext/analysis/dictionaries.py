@@ -13,6 +13,7 @@ from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.kron import KronSAE
 from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.architectures.residual_stack import ResidualStackSAE
+from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.language_model.hook_names import same_hook
 
 SAESource: TypeAlias = SAE[Any] | str | Path | tuple[str, str]
@@ -176,7 +177,7 @@ def require_folded(caller: str, saes: Mapping[str, SAE[Any]]) -> None:
         saes: The SAEs by name.
     """
     for name, sae in saes.items():
-        if sae.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
+        if sae.cfg.normalize_activations in ESTIMATED_NORMALIZATIONS:
             raise ValueError(
                 f"{caller} was given the SAE {name!r} with normalize_activations = {sae.cfg.normalize_activations!r}, which was never folded into its "
                 "weights, so it does not read the model's activations as they are. Fold it first, as SAELens' runner does at the end of training."

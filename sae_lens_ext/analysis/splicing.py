@@ -10,6 +10,7 @@ from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.residual import BASE_METADATA_KEY
+from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.language_model import Site, hooked
 
 
@@ -110,7 +111,7 @@ def site_of(caller: str, name: str, sae: SAE[Any]) -> Site:
             f"The SAE {name!r} ({architecture}) reads {metadata.hook_name!r} and writes {metadata.hook_name_out!r}: it is a "
             f"transcoder, whose explained variance is not of what it reads. {caller} measures SAEs."
         )
-    if sae.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
+    if sae.cfg.normalize_activations in ESTIMATED_NORMALIZATIONS:
         raise ValueError(
             f"The SAE {name!r} has normalize_activations = {sae.cfg.normalize_activations!r}, which was never folded into its "
             "weights, so it does not read the model's activations as they are. Fold it first, as SAELens' runner does at the "

@@ -17,11 +17,11 @@ import torch
 from sae_lens import SAE
 
 from sae_lens_ext.architectures.inference import as_inference, assemble
+from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 
 FOLDED_METADATA_KEY = "thresholds_folded"
 """Set to True in the metadata of an SAE that was folded."""
 
-_UNFOLDED_NORMALIZATIONS = ("expected_average_only_in", "covariance_whitening")
 _FOLDED_TENSORS = ("W_enc", "b_enc", "W_dec", "threshold")
 
 
@@ -105,7 +105,7 @@ def _require_jumprelu(sae: Any) -> Any:
             f"An SAE of the architecture {architecture!r} has no threshold for each latent that could be folded. Give a "
             "JumpReLU SAE (BatchTopK and residual SAEs are saved as such)."
         )
-    if inference.cfg.normalize_activations in _UNFOLDED_NORMALIZATIONS:
+    if inference.cfg.normalize_activations in ESTIMATED_NORMALIZATIONS:
         raise ValueError(
             f"The thresholds of an SAE with normalize_activations = {inference.cfg.normalize_activations!r}, which was never folded into its "
             "weights, are not in the units of the model's activations. Fold the normalisation first, as SAELens' runner does at the end of "

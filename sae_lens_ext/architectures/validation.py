@@ -7,8 +7,10 @@ from typing import Any
 
 from sae_lens import LanguageModelSAERunnerConfig, SAEConfig
 
-# The modes that SAELens folds into the weights; the others scale each token by itself, and keep that scale on the SAE.
-FOLDABLE_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening")
+# The modes whose numbers SAELens' trainer estimates before the first step and folds into the weights in the end.
+ESTIMATED_NORMALIZATIONS = ("expected_average_only_in", "covariance_whitening")
+# The others scale each token by itself, and keep that scale on the SAE.
+FOLDABLE_NORMALIZATIONS = ("none", *ESTIMATED_NORMALIZATIONS)
 
 
 def require_positive_int(

@@ -18,10 +18,13 @@ from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from sae_lens.util import temporary_seed
 from typing_extensions import override
 
+from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.checkpoints import tokens_trained
-from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, own_device, share_of
+from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, share_of
 from sae_lens_ext.run_folder import write_json
+from sae_lens_ext.training.going_on import go_on_counting
 from sae_lens_ext.training.interruption import InterruptBetweenSteps
+from sae_lens_ext.training.own_settings import own_sae, own_settings
 from sae_lens_ext.training.own_text import reading_anew
 from sae_lens_ext.training.restart import checkpoint_folder
 from sae_lens_ext.training.stream import ActivationStream
@@ -121,14 +124,9 @@ class DividedRunner(MultiSAETrainingRunner):
     def _run_with_interruption_handling(self, trainer: MultiSAETrainer) -> SAEs:
         if self._start is not None:
             trainer.load_checkpoint(self._start)
-            # SAELens saves before it counts the step.
-            steps = trainer.n_training_samples // self.cfg.train_batch_size_tokens
-            for counting in (trainer, *trainer.trainers.values()):
-                counting.n_training_steps = steps
-        # Those that an interrupted run has passed would be written one after the other, at the steps that come next.
-        trainer.checkpoint_thresholds = [
-            tokens for tokens in trainer.checkpoint_thresholds if tokens >= trainer.n_training_samples
-        ]
+            go_on_counting(trainer)
+            for of_one in trainer.trainers.values():
+                go_on_counting(of_one)
         self._evaluate_on_the_stream_as_it_is(trainer)
         try:
             trainer._estimate_scaling_factors()  # from the stream as it is; only ranks whose SAEs need it
@@ -212,26 +210,18 @@ def require_divisible(cfg: MultiSAETrainingRunnerConfig, ranks: Ranks) -> None:
 
 
 def _own_part(cfg: MultiSAETrainingRunnerConfig, ranks: Ranks) -> MultiSAETrainingRunnerConfig:
-    """Copy a configuration with this rank's SAEs and devices, and its log switched off on all ranks but the first."""
-    own, names = copy.copy(cfg), share_of(list(cfg.saes), ranks)
-    for name in ("device", "llm_device", "act_store_device"):
-        setattr(own, name, own_device(getattr(cfg, name)))
-    saes = {name: copy.copy(cfg.saes[name]) for name in names}
-    for sae in saes.values():
-        sae.device = own_device(sae.device)
-    own.saes = saes
+    """Copy a configuration with this rank's SAEs, as it has them."""
+    own, names = own_settings(cfg, ranks), share_of(list(cfg.saes), ranks)
+    own.saes = {name: own_sae(cfg.saes[name]) for name in names}
     own.hook_names = own._hook_names_per_sae = {name: cfg.hook_names_per_sae[name] for name in names}
     heads = {name: cfg.hook_head_indices_per_sae[name] for name in names}
     own.hook_head_indices = own._hook_head_indices_per_sae = heads
-    own.logger = copy.copy(cfg.logger)
-    own.logger.log_to_wandb = cfg.logger.log_to_wandb and ranks.is_first
     return own
 
 
 def _estimates(saes: Mapping[str, Any]) -> bool:
     """Whether SAELens reads batches before the first step, for statistics of the activations."""
-    modes = ("expected_average_only_in", "covariance_whitening")
-    return any(cfg.normalize_activations in modes for cfg in saes.values())
+    return any(cfg.normalize_activations in ESTIMATED_NORMALIZATIONS for cfg in saes.values())
 
 
 def _seed_of(seed: int, name: str) -> int:

@@ -1,6 +1,5 @@
 """SAELens' training runner, repeatable, interruptible and over the ranks of a job."""
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,12 @@ from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 from typing_extensions import override
 
+from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.checkpoints import tokens_trained
-from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, own_device
+from sae_lens_ext.ranks import current_ranks, one_voice
 from sae_lens_ext.training.data_parallel import DataParallelTrainer, require_mean_over_rows
 from sae_lens_ext.training.interruption import InterruptBetweenSteps
+from sae_lens_ext.training.own_settings import own_sae, own_settings
 from sae_lens_ext.training.own_text import reading_anew
 from sae_lens_ext.training.restart import checkpoint_folder
 from sae_lens_ext.training.stream import ActivationStream, require_even
@@ -51,8 +52,10 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         self.ranks = current_ranks()
         self._require_divisible(cfg)
         self._log_every = cfg.logger.wandb_log_frequency if cfg.logger.log_to_wandb else None
+        own = own_settings(cfg, self.ranks)
+        own.sae = own_sae(cfg.sae)
         with one_voice(self.ranks), temporary_seed(cfg.seed):
-            super().__init__(_own_cfg(cfg, self.ranks), override_dataset, override_model, override_sae)
+            super().__init__(own, override_dataset, override_model, override_sae)
 
     @abstractmethod
     def _trainer(self, batches: Batches, wholes: Batches | None, **options: Any) -> ParallelTrainer:
@@ -159,7 +162,7 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         if start is None:
             return 0
         cfg = self.cfg
-        estimated = cfg.sae.normalize_activations in ("expected_average_only_in", "covariance_whitening")
+        estimated = cfg.sae.normalize_activations in ESTIMATED_NORMALIZATIONS
         n_estimated = cfg.n_batches_for_norm_estimate if estimated else 0
         return n_estimated + tokens_trained(start) // cfg.train_batch_size_tokens
 
@@ -236,15 +239,3 @@ class DataParallelRunner(ParallelRunner):
         return DataParallelTrainer(
             self.cfg.to_sae_trainer_config(), self.sae, batches, self.ranks, whole_batches=wholes, **options
         )
-
-
-def _own_cfg(cfg: LanguageModelSAERunnerConfig[Any], ranks: Ranks) -> LanguageModelSAERunnerConfig[Any]:
-    """Copy a configuration with this rank's devices, and its log switched off on all ranks but the first."""
-    own = copy.copy(cfg)
-    for name in ("device", "llm_device", "act_store_device"):
-        setattr(own, name, own_device(getattr(cfg, name)))
-    own.sae = copy.copy(cfg.sae)
-    own.sae.device = own_device(cfg.sae.device)
-    own.logger = copy.copy(cfg.logger)
-    own.logger.log_to_wandb = cfg.logger.log_to_wandb and ranks.is_first
-    return own

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from sae_lens_ext.checkpoints import whole_folder
 from sae_lens_ext.ranks import RankError, Ranks
+from sae_lens_ext.training.going_on import go_on_counting
 
 
 class ParallelTrainer(SAETrainer[Any, Any], ABC):
@@ -151,9 +152,7 @@ class ParallelTrainer(SAETrainer[Any, Any], ABC):
         """
         self.load_trainer_state(checkpoint)
         self.sae.load_weights_from_checkpoint(checkpoint)
-        # SAELens saves before it counts the step.
-        self.n_training_steps = self.n_training_samples // self.cfg.train_batch_size_samples
-        self.checkpoint_thresholds = [t for t in self.checkpoint_thresholds if t >= self.n_training_samples]
+        go_on_counting(self)
 
     def _require_agreement(self) -> None:
         """Raise RankError if the parameters that should be equal on all ranks are not."""
