@@ -20,6 +20,7 @@ from sae_lens.training._interruption import InterruptedException
 from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens.util import temporary_seed
+from safetensors.torch import load_file
 
 from sae_lens_ext import HierarchicalTopKTrainingSAEConfig, KronTrainingSAEConfig
 from sae_lens_ext.ranks import current_ranks
@@ -302,6 +303,22 @@ def test_the_first_rank_logs_and_evaluates_without_the_others(
     assert "model_performance_preservation" in keys
     assert_close(first, weights(expected))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_windows_of_firing_counts_end_where_they_would_have_ended(run, tmp_path: Path) -> None:
+    """A checkpoint on the way says that one step fewer was taken than it holds."""
+    settings = {
+        "n_checkpoints": 4,
+        "feature_sampling_window": 4,
+        "checkpoint_path": str(tmp_path / "checkpoints"),
+    }
+    run(single(tmp_path / "whole", **settings))
+    (checkpoint,) = (tmp_path / "checkpoints").glob(f"*/{3 * BATCH}")
+    run(single(tmp_path / "part", **{**settings, "n_checkpoints": 0}, resume_from_checkpoint=str(checkpoint)))
+    sparsity = [load_file(tmp_path / name / "sparsity.safetensors")["sparsity"] for name in ("whole", "part")]
+    assert torch.equal(*sparsity)
+    l0 = [SAE.load_from_disk(tmp_path / name).cfg.metadata.l0 for name in ("whole", "part")]
+    assert l0[0] == l0[1]
 
 
 def failing_at(step: int) -> Any:
