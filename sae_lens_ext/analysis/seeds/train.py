@@ -66,7 +66,9 @@ def train_seeds(
         ValueError: There are fewer than two seeds or one is given twice; the configuration asks for what SAELens' multi-SAE runner
             does not do, or to resume; `output_path` holds something else, or a run of other settings; the model has no such
             hook, or activations of another width there; the architecture draws the same initial weights for every seed, so that
-            anything would look stable; the buffer is too small for orders that differ; there are no checkpoints to keep.
+            anything would look stable; the buffer is too small for orders that differ; there are no checkpoints to keep; there are
+            more ranks than SAEs, or several ranks and no `output_path`.
+        RankError: A rank did not answer.
     """
     if cfg.output_path is None and current_ranks().size == 1:
         plan = seed_plan(cfg, seeds, vary)
