@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sae_lens_ext.files import write_whole
+from sae_lens_ext.files import naming, write_whole
 
 LOG_FILE = "log.jsonl"
 _logger = logging.getLogger(__name__)
@@ -28,16 +28,23 @@ class RunLog:
                 "%s has lost the lines of %d steps before step %d.", self._path, step - len(kept), step + 1
             )
         write_whole(self._path, "".join(f"{line}\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("ab", buffering=0)
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line.
 
         Raises:
             ValueError: A number in it is NaN or infinite.
+            OSError: It cannot be written; the message names the log, which holds the lines before.
         """
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        data, before = (json.dumps(line, allow_nan=False) + "\n").encode(), self._path.stat().st_size
+        with naming(self._path):
+            try:
+                while data:  # a disk that fills up takes a part
+                    data = data[self._file.write(data) :]
+            except OSError:
+                self._file.truncate(before)
+                raise
 
     def __enter__(self) -> "RunLog":
         return self
