@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.json_file import parse_json
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ def read_tasks(path: Path, reward_for: Callable[[str, Any], object] | None) -> l
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"The task file {path} cannot be read as UTF-8 text: {error}.") from error
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name with a NUL in it
+        raise CommandError(
+            f"The task file {path} cannot be read as UTF-8 text: {error}. Give a file of JSON lines."
+        ) from error
     tasks: list[Task] = []
     first_with: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -72,7 +75,7 @@ def split_tasks(tasks: Sequence[Task], n_held_out: int) -> tuple[list[Task], lis
 
 def _task(line: str, *, needs_answer: bool) -> Task:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
         raise ValueError(
             f"it is no JSON ({error}). Give one object, such as {_example(needs_answer)}."

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sae_lens_ext.json_file import read_json
+
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _WHOLE_BELOW = 8 * 2**20  # bytes
@@ -58,7 +60,7 @@ def fault(folder: Path, key: str) -> str | None:
     if not os.path.lexists(folder):
         return "it does not exist"
     try:
-        content: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content: Any = read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return "it has no readable manifest"
     if not isinstance(content, dict) or content.get("format") != _FORMAT or content.get("key") != key:

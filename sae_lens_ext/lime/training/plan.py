@@ -1,11 +1,11 @@
 """What decides the numbers of a training of a language model, and whose folder it is though training changes the weights."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_lens_ext.json_file import read_json
 from sae_lens_ext.language_model.weights_hash import weights_hash
 from sae_lens_ext.lime.training.result import RESULT_FILE
 from sae_lens_ext.lime.training.settings import CALLER
@@ -73,7 +73,7 @@ def _without_beginning(plan: dict[str, Any]) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     """Give what a file holds; nothing, if it is not there or no JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from sae_lens_ext.json_file import parse_json
 from sae_lens_ext.tensor_file import UNREADABLE, read_tensor_file, write_tensor_file
 
 _FORMAT = "sae_lens_ext.SteeringTraining/1"
@@ -46,7 +47,7 @@ class Checkpoint:
             for name, tensor in tensors.items():
                 group, _, layer = name.rpartition(".")
                 groups.setdefault(group, {})[int(layer)] = tensor
-            return cls(int(header["step"]), json.loads(header["rewards"]), groups.pop("vectors"), groups)
+            return cls(int(header["step"]), parse_json(header["rewards"]), groups.pop("vectors"), groups)
         except UNREADABLE as error:
             raise ValueError(
                 f"{path} is no checkpoint of a training of steering vectors that this version can read ({type(error).__name__}: {error}). It was left as it "

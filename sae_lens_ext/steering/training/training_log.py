@@ -1,6 +1,5 @@
 """The log of a training of steering vectors, read back: step by step, as a table and as pictures."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from sae_lens_ext.analysis.notebook_view import notebook_view
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.json_file import parse_json
 from sae_lens_ext.run_log import LOG_FILE
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def compare_logs(logs: Mapping[str, TrainingLog], *, window: int = 10) -> "go.Fi
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = parse_json(line)
     except ValueError as error:
         raise _broken(path, number, f"it is no JSON ({error})") from error
     if not isinstance(row, dict):
