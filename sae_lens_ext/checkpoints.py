@@ -1,17 +1,17 @@
-"""Checkpoints as SAELens writes them: folders that are whole or not there, and the last of them."""
+"""Checkpoints as SAELens writes them, and the last whole one of them."""
 
-import os
-import shutil
 import zipfile
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
 from safetensors import SafetensorError, safe_open
 
+from sae_lens_ext.checksum import has_changed
 from sae_lens_ext.files import is_json
+from sae_lens_ext.json_file import require_file
 
 
 def latest_checkpoint(folder: Path, saes: Iterable[str] = (".",)) -> Path | None:
@@ -23,44 +23,34 @@ def latest_checkpoint(folder: Path, saes: Iterable[str] = (".",)) -> Path | None
     """
     found = [path for path in folder.glob("*/") if path.name.isdigit() and int(path.name) > 0]
     for checkpoint in sorted(found, key=lambda path: int(path.name), reverse=True):
-        if is_json(checkpoint / RUNNER_CFG_FILENAME) and all(_is_whole(checkpoint / name) for name in saes):
+        written = is_json(checkpoint / RUNNER_CFG_FILENAME) and all(
+            _is_whole(checkpoint / name) for name in saes
+        )
+        if written and not has_changed(checkpoint):
             return checkpoint
     return None
 
 
 def tokens_trained(checkpoint: Path) -> int:
-    """Read from a checkpoint of one SAE how many tokens it was trained on; its tensors are not read."""
-    state = torch.load(checkpoint / TRAINER_STATE_FILENAME, map_location="cpu", mmap=True, weights_only=True)
-    return state["n_training_samples"]
+    """Read from a checkpoint of one SAE how many tokens it was trained on; its tensors are not read.
 
-
-@contextmanager
-def whole_folder(path: Path) -> Generator[Path, None, None]:
-    """Give a folder beside `path` to write into, which takes its place when the block has ended well.
-
-    A write that fails, or a crash, leaves what was there before.
+    Raises:
+        FileNotFoundError: It has no state of the trainer.
+        ValueError: The state is damaged.
     """
-    aside = path.with_name(f".{path.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    path = checkpoint / TRAINER_STATE_FILENAME
+    remedy = "Restore the checkpoint, or delete its folder to go on from an earlier one."
+    require_file(path, remedy)
     try:
-        yield aside
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # the disk may be full
-        raise
-    for file in aside.rglob("*"):
-        if file.is_file():
-            _to_disk(file)
-    shutil.rmtree(path, ignore_errors=True)
-    aside.replace(path)
-
-
-def _to_disk(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        n: Any = state["n_training_samples"]
+        if not isinstance(n, int):
+            raise ValueError(f"its n_training_samples is {n!r:.80}")
+    except Exception as error:  # of a damaged file the unpickler raises whatever it comes upon
+        raise ValueError(
+            f"{path} is no state of SAELens' trainer, or damaged ({type(error).__name__}). {remedy}"
+        ) from error
+    return n
 
 
 def _is_whole(sae_checkpoint: Path) -> bool:

@@ -1,13 +1,13 @@
-"""Folders that are whole or not there, and the last whole checkpoint."""
+"""The last whole checkpoint."""
 
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_lens_ext.checkpoints import latest_checkpoint, tokens_trained, whole_folder
+from sae_lens_ext.checkpoints import latest_checkpoint, tokens_trained
+from sae_lens_ext.checksum import write_checksums
 
 
 def checkpoint(folder: Path, *saes: str, tokens: int = 7) -> None:
@@ -16,31 +16,6 @@ def checkpoint(folder: Path, *saes: str, tokens: int = 7) -> None:
         save_file({"W_dec": torch.ones(2)}, folder / name / "sae_weights.safetensors")
         torch.save({"n_training_samples": tokens}, folder / name / "trainer_state.pt")
     (folder / "runner_cfg.json").write_text("{}")
-
-
-def test_a_folder_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "64") as aside:
-        (aside / "a").write_text("1")
-        assert not (tmp_path / "64").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["64"]
-    assert (tmp_path / "64" / "a").read_text() == "1"
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "64").mkdir()
-    (tmp_path / "64" / "a").write_text("old")
-    with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "64") as aside:
-        (aside / "a").write_text("new")
-        raise OSError("full")
-    assert [path.name for path in tmp_path.iterdir()] == ["64"]
-    assert (tmp_path / "64" / "a").read_text() == "old"
-
-
-def test_what_a_crash_left_aside_is_not_in_the_way(tmp_path: Path) -> None:
-    checkpoint(tmp_path / ".64.part")
-    assert latest_checkpoint(tmp_path) is None
-    with whole_folder(tmp_path / "64") as aside:
-        assert list(aside.iterdir()) == []
 
 
 def test_the_last_whole_checkpoint_is_found(tmp_path: Path) -> None:
@@ -68,3 +43,18 @@ def test_every_sae_of_a_checkpoint_must_be_whole(tmp_path: Path) -> None:
 def test_tokens_are_read_from_the_trainer_s_state(tmp_path: Path) -> None:
     checkpoint(tmp_path / "renamed", tokens=192)
     assert tokens_trained(tmp_path / "renamed") == 192
+
+
+def test_a_checkpoint_whose_bytes_have_changed_is_passed_over(tmp_path: Path) -> None:
+    for tokens in (64, 128):
+        checkpoint(tmp_path / str(tokens), "a", "b")
+        write_checksums(tmp_path / str(tokens))
+    (tmp_path / "128" / "note.txt").write_text("mine")
+    assert latest_checkpoint(tmp_path, ("a", "b")) == tmp_path / "128"
+    weights = tmp_path / "128" / "b" / "sae_weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert latest_checkpoint(tmp_path, ("a", "b")) == tmp_path / "64"
+    (tmp_path / "64" / "checksums.json").write_text("[]")
+    assert latest_checkpoint(tmp_path, ("a", "b")) is None
