@@ -26,6 +26,7 @@ from sae_lens_ext.architectures import (
     list_architectures,
     load_sae,
     register_architectures,
+    save_sae,
     weights_fingerprint,
     with_k,
 )
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
         train_language_model,
     )
     from sae_lens_ext.ranks import RankError
+    from sae_lens_ext.saved import Saved, check_saved
     from sae_lens_ext.steering import (
         AblateFeature,
         AddFeature,
@@ -241,6 +243,7 @@ __all__ = [
     "RewardError",
     "RewardMeasurement",
     "RouterMap",
+    "Saved",
     "ScaleFeature",
     "Sequences",
     "StabilityProbe",
@@ -257,6 +260,7 @@ __all__ = [
     "arithmetic_examples",
     "attach_lime",
     "budget_curve",
+    "check_saved",
     "cite",
     "collapse_report",
     "compare_dose_responses",
@@ -301,6 +305,7 @@ __all__ = [
     "propagated_effect",
     "retrain_encoder",
     "router_map",
+    "save_sae",
     "separability",
     "sequence_entropies",
     "share_of_words",

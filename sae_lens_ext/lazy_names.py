@@ -53,6 +53,10 @@ _BY_MODULE = {
     "sae_lens_ext.training.tensor_parallel": ("TensorParallelRunner",),
     "sae_lens_ext.training.divided": ("DividedRunner",),
     "sae_lens_ext.ranks": ("RankError",),
+    "sae_lens_ext.saved": (
+        "Saved",
+        "check_saved",
+    ),
     "sae_lens_ext.embedded": (
         "embedded_texts",
         "list_embedded_texts",

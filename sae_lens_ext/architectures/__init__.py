@@ -22,6 +22,7 @@ from sae_lens_ext.architectures.kron import (
 from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.architectures.residual import ResidualTrainingSAE, ResidualTrainingSAEConfig
 from sae_lens_ext.architectures.residual_stack import ResidualStackSAE, ResidualStackSAEConfig
+from sae_lens_ext.architectures.saving import save_sae
 from sae_lens_ext.architectures.training_step import NonFiniteTrainingError
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "list_architectures",
     "load_sae",
     "register_architectures",
+    "save_sae",
     "weights_fingerprint",
     "with_k",
 ]

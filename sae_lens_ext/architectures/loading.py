@@ -1,17 +1,29 @@
 """Loading a saved SAE with errors that say what is wrong with the folder."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
 from sae_lens import SAE
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from safetensors import SafetensorError, safe_open
 
+from sae_lens_ext.architectures.saving import require_seal
+from sae_lens_ext.json_file import read_json
+
+_OF_A_BAD_CONFIGURATION = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 _NEEDED = ("architecture", "d_in", "d_sae", "dtype")
 
 
@@ -29,7 +41,8 @@ def load_sae(path: str | Path, *, device: str = "cpu", dtype: str | None = None)
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
         ValueError: The configuration is not JSON, names an unknown architecture, or has missing or
-            unknown fields; the weights are truncated, not safetensors, or do not fit the configuration.
+            unknown fields; the weights are truncated, not safetensors, or do not fit the configuration; either has changed since
+            this package saved it. SAELens' own saves have no checksum: a number changed in them cannot be told.
     """
     path = Path(path)
     cfg = require_readable_save(path)
@@ -42,16 +55,23 @@ def load_sae(path: str | Path, *, device: str = "cpu", dtype: str | None = None)
             )
         raise ValueError(_not_registered(path, name, SAE_CLASS_REGISTRY))
     _require_known_fields(cfg, path)
+    _require_field_types(cfg, path)
     try:
-        return SAE.load_from_disk(path, device=device, dtype=dtype)
+        sae = SAE.load_from_disk(path, device=device, dtype=dtype)
+    except _OF_A_BAD_CONFIGURATION as error:
+        raise ValueError(_cannot_be_built(path, name, dtype, device, error)) from error
     except RuntimeError as error:
-        if "state_dict" not in str(error):
+        if isinstance(error, torch.OutOfMemoryError):
             raise
+        if "state_dict" not in str(error):
+            raise ValueError(_cannot_be_built(path, name, dtype, device, error)) from error
         raise ValueError(
             f"The weights in {path / SAE_WEIGHTS_FILENAME} do not fit the {name!r} SAE that {SAE_CFG_FILENAME} "
             f"describes: {_first_complaint(error)}. The two files belong to different SAEs, or one was edited. Restore "
             "both from the same save."
         ) from error
+    require_seal(path)
+    return sae
 
 
 def require_readable_save(path: Path) -> dict[str, Any]:
@@ -69,7 +89,7 @@ def require_readable_save(path: Path) -> dict[str, Any]:
                 "training run's output_path wrote (for several SAEs, one of its subfolders)."
             )
     try:
-        cfg = json.loads((path / SAE_CFG_FILENAME).read_text())
+        cfg = read_json(path / SAE_CFG_FILENAME)
     except ValueError as error:
         raise ValueError(
             f"{path / SAE_CFG_FILENAME} is not valid JSON ({error}). Restore it from a save."
@@ -95,6 +115,13 @@ def require_readable_training_save(path: Path) -> None:
     name = require_readable_save(path)["architecture"]
     if name not in SAE_TRAINING_CLASS_REGISTRY:
         raise ValueError(_not_registered(path, name, SAE_TRAINING_CLASS_REGISTRY))
+
+
+def _cannot_be_built(path: Path, name: str, dtype: str | None, device: str, error: Exception) -> str:
+    return (
+        f"{path / SAE_CFG_FILENAME} does not describe an SAE of the architecture {name!r} that can be built, or not with dtype {dtype!r} and device "
+        f"{device!r} ({type(error).__name__}: {error!s:.300}). Restore it from a save."
+    )
 
 
 def _not_registered(path: Path, name: str, registry: Mapping[str, Any]) -> str:
@@ -123,6 +150,39 @@ def _require_known_fields(cfg: dict[str, Any], path: Path) -> None:
             f"{path / SAE_CFG_FILENAME} has the fields {', '.join(map(repr, unknown))}, which {config_class.__name__} "
             f"does not know; SAELens would drop them silently.{hint} Remove or rename them."
         )
+
+
+def _require_field_types(cfg: dict[str, Any], path: Path) -> None:
+    """Raise ValueError for a field of another JSON type than its configuration class declares; SAELens would take it and fail later, or not at all."""
+    hints = get_type_hints(SAE_CLASS_REGISTRY[cfg["architecture"]][1])
+    for name, value in cfg.items():
+        kinds = _json_kinds(hints.get(name))
+        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        if kinds and not fits:
+            expected = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
+            raise ValueError(
+                f"{path / SAE_CFG_FILENAME} has {value!r:.80} as its {name!r}, where there should be {expected}. Restore it from a save."
+            )
+
+
+def _json_kinds(hint: Any) -> tuple[type[Any], ...]:
+    """Give the types that a field of an annotation has when it is read from JSON; none where that cannot be told."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        each = [_json_kinds(one) for one in arguments]
+        return tuple(kind for kinds in each for kind in kinds) if all(each) else ()
+    if origin is Literal:
+        return tuple({type(one) for one in arguments})
+    plain: dict[Any, tuple[type[Any], ...]] = {
+        float: (float, int),
+        tuple: (list,),
+        dict: (dict,),
+        list: (list,),
+    }
+    kind = origin or hint
+    if kind in plain:
+        return plain[kind]
+    return (kind,) if kind in (int, str, bool, type(None)) else ()
 
 
 def _require_readable_weights(path: Path) -> None:
