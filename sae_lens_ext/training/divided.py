@@ -1,10 +1,12 @@
 """SAELens' multi-SAE runner with its SAEs divided over the ranks of a job."""
 
 import copy
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sae_lens import MultiSAETrainingRunner, MultiSAETrainingRunnerConfig, TrainingSAE
@@ -18,8 +20,11 @@ from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from sae_lens.util import temporary_seed
 from typing_extensions import override
 
+from sae_lens_ext.architectures.saving import save_whole
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.checkpoints import tokens_trained
+from sae_lens_ext.checksum import write_checksums
+from sae_lens_ext.files import naming, whole_folder
 from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, share_of
 from sae_lens_ext.run_folder import write_json
 from sae_lens_ext.training.going_on import go_on_counting
@@ -128,6 +133,7 @@ class DividedRunner(MultiSAETrainingRunner):
             for of_one in trainer.trainers.values():
                 go_on_counting(of_one)
         self._evaluate_on_the_stream_as_it_is(trainer)
+        self._save_checkpoints_aside(trainer)
         try:
             trainer._estimate_scaling_factors()  # from the stream as it is; only ranks whose SAEs need it
             trainer.data_provider = self.interrupt.between_steps(
@@ -147,25 +153,54 @@ class DividedRunner(MultiSAETrainingRunner):
         evaluator.activations_store = reading_anew(self.activations_store)
         trainer.evaluator = _Evaluate(evaluator, stream, hooks)
 
+    def _save_checkpoints_aside(self, trainer: MultiSAETrainer) -> None:
+        """Let the ranks write a checkpoint into a folder aside, which takes its place when all of it is on the disk."""
+        save, base = trainer.save_checkpoint, self.cfg.checkpoint_path
+
+        def save_aside(checkpoint_name: str, wandb_aliases: list[str] | None = None) -> None:
+            if base is None:
+                save(checkpoint_name=checkpoint_name, wandb_aliases=wandb_aliases)
+                return
+            path, doing = Path(base) / checkpoint_name, f"saving the checkpoint {checkpoint_name}"
+            with whole_folder(path) if self.ranks.is_first else naming(path) as own:
+                aside = cast(Path, self.ranks.tell.from_first(own, doing))
+                save(checkpoint_name=aside.name, wandb_aliases=wandb_aliases)
+                self.ranks.tell.wait(doing)
+                if self.ranks.is_first:
+                    write_checksums(aside)
+            self.ranks.tell.wait(doing)
+
+        trainer.save_checkpoint = save_aside
+
     @override
     def _save_runner_checkpoint_files(self, checkpoint_path: Path | None) -> None:
         # Where checkpoints go is the same on all ranks; the argument is a temporary folder on one that logs.
-        if checkpoint_path is None or self.cfg.checkpoint_path is None:
-            return
-        self.ranks.tell.wait(f"saving the checkpoint {checkpoint_path.name}")
-        if self.ranks.is_first:  # last of all: a checkpoint without this file is not whole
+        if checkpoint_path is not None and self.cfg.checkpoint_path is not None and self.ranks.is_first:
             self.activations_store.save_to_checkpoint(checkpoint_path)
             write_json(checkpoint_path / RUNNER_CFG_FILENAME, self.all_saes.to_dict())
-        self.ranks.tell.wait(f"saving the checkpoint {checkpoint_path.name}")
 
     @override
     def _save_final_outputs(self, saes: SAEs, trainer: MultiSAETrainer) -> None:
-        super()._save_final_outputs(saes, trainer)
+        assert self.cfg.output_path is not None
+        output_path = Path(self.cfg.output_path)
+        for name, sae in saes.items():
+            save_whole(output_path / name, partial(self._save_final, name, sae, trainer))
         self.ranks.tell.wait("saving the SAEs")
         if self.ranks.is_first:
-            assert self.cfg.output_path is not None
-            write_json(Path(self.cfg.output_path) / RUNNER_CFG_FILENAME, self.all_saes.to_dict())
+            write_json(output_path / RUNNER_CFG_FILENAME, self.all_saes.to_dict())
         self.ranks.tell.wait("saving the SAEs")
+
+    def _save_final(self, name: str, sae: TrainingSAE[Any], trainer: MultiSAETrainer, folder: Path) -> None:
+        """Write one SAE into a folder, as SAELens does, which writes into a folder below `cfg.output_path`, and a file beside it."""
+        output_path, self.cfg.output_path = self.cfg.output_path, str(folder)
+        try:
+            super()._save_final_outputs({name: sae}, trainer)
+        finally:
+            self.cfg.output_path = output_path
+        for file in (folder / name).iterdir():
+            file.replace(folder / file.name)
+        shutil.rmtree(folder / Path(name).parts[0])
+        (folder / RUNNER_CFG_FILENAME).unlink()
 
 
 class _Evaluate:

@@ -17,6 +17,7 @@ from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 from typing_extensions import override
 
+from sae_lens_ext.architectures.saving import save_whole
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.checkpoints import tokens_trained
 from sae_lens_ext.ranks import current_ranks, one_voice
@@ -180,6 +181,14 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
         if self.cfg.output_path is not None and self.ranks.is_first:
             self.save_final_sae(sae, self.cfg.output_path, trainer.log_feature_sparsity)
         self.ranks.tell.wait("saving the SAE")
+
+    @override
+    def save_final_sae(
+        self, sae: TrainingSAE[Any], output_path: str, log_feature_sparsity: torch.Tensor | None = None
+    ) -> None:
+        """Save as SAELens does; the folder is as it was until all is written."""
+        save = super().save_final_sae
+        save_whole(output_path, lambda aside: save(sae, str(aside), log_feature_sparsity))
 
     def _start_logging(self) -> None:
         log = self.cfg.logger
