@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +11,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from sae_lens_ext.analysis.typed_fields import require_types
+from sae_lens_ext.checksum import noted_checksum
 from sae_lens_ext.files import write_whole, write_whole_bytes
+from sae_lens_ext.json_file import parse_finite_json, read_json, require_file
 
 T = TypeVar("T")
+_CHECKSUM = "sha256"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OF_BAD_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+"""What making a result of a content that is none may raise."""
+_LONGEST_REASON = 300  # characters
 
 
 def save_result(path: str | Path, file_format: str, content: Mapping[str, Any]) -> None:
-    """Write a result as JSON.
+    """Write a result as JSON, with a checksum of its text, which tells a file that was changed.
 
     Args:
         path: The file; its folder must exist.
@@ -26,7 +35,9 @@ def save_result(path: str | Path, file_format: str, content: Mapping[str, Any]) 
     Raises:
         ValueError: A number is NaN or infinite. The file is as it was.
     """
-    write_whole(path, json.dumps({"format": file_format, **content}, indent=1, allow_nan=False) + "\n")
+    named = {"format": file_format, _CHECKSUM: "", **content}
+    text = json.dumps(named, indent=1, allow_nan=False) + "\n"
+    write_whole(path, text.replace(_entry(""), _entry(_text_checksum(text)), 1))
 
 
 def load_result(path: str | Path, file_format: str, build: Callable[[Any], T], again: str) -> T:
@@ -44,16 +55,41 @@ def load_result(path: str | Path, file_format: str, build: Callable[[Any], T], a
     """
     path = Path(path)
     kind = file_format.partition("/")[0].rpartition(".")[2]
+    remedy = f"Give a file that {kind}.save wrote, or {again}."
+    require_file(path, remedy)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = parse_finite_json(text)
         if content["format"] != file_format:
-            raise ValueError(f"its format is {content['format']!r}")
-        return build(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its format is {content['format']!r:.80}")
+        changed = _is_changed(text, content)
+        result = build(content)  # what it misses says more than that it was changed
+        if changed:
+            raise ValueError(
+                "it was changed after it was saved: it does not have the checksum that is noted in it. If you edited it by hand, delete its line "
+                f'"{_CHECKSUM}", and it is read as it is'
+            )
+        return require_types(result)
+    except _OF_BAD_CONTENT as error:
+        reason = f"{type(error).__name__}: {error}"
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
         raise ValueError(
-            f"{path} is not a {kind} that this version can read, {file_format} ({type(error).__name__}: {error}). Give a file that {kind}.save "
-            f"wrote, or {again}."
+            f"{path} is not a {kind} that this version can read, {file_format} ({reason}). {remedy}"
         ) from error
+
+
+def _entry(checksum: str) -> str:
+    return f'"{_CHECKSUM}": "{checksum}"'
+
+
+def _text_checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _is_changed(text: str, content: Mapping[str, Any]) -> bool:
+    """Tell whether a text is another than `save_result` wrote. Earlier versions noted no checksum; what they wrote counts as unchanged."""
+    noted = noted_checksum(content, _CHECKSUM, ("tensors_sha256",))
+    return noted is not None and _text_checksum(text.replace(_entry(noted), _entry(""), 1)) != noted
 
 
 def save_result_with_tensors(
@@ -93,8 +129,9 @@ def _tensors_beside(path: Path, digest: str) -> Path:
 def _tensors_replaced(path: Path) -> Path | None:
     """Give the tensors' file of the result that is at `path`, if there is one."""
     try:
-        return _tensors_beside(path, json.loads(path.read_text(encoding="utf-8"))["tensors_sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        digest = read_json(path)["tensors_sha256"]
+        return _tensors_beside(path, digest) if _SHA256.fullmatch(digest) else None
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 

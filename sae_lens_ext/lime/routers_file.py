@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sae_lens_ext.analysis.provenance import versions
+from sae_lens_ext.json_file import parse_json, require_file
 from sae_lens_ext.tensor_file import UNREADABLE, read_tensor_file, write_tensor_file
 
 _FORMAT = "sae_lens_ext.LimeRouters/1"
@@ -37,17 +38,21 @@ def read_routers(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, A
         FileNotFoundError: There is no such file.
         ValueError: It is truncated, of another kind, or its weights do not fit together.
     """
+    require_file(Path(path), "Give a file that LimeRouters.save wrote.")
     try:
         tensors, header = read_tensor_file(path, _FORMAT)
         weights = {layer: tensors[f"layer.{layer}"] for layer in range(len(tensors))}
         n_heads = weights[0].shape[0]
         for layer, R in weights.items():
-            if R.shape != (n_heads, layer + 1, n_heads):
-                raise ValueError(f"layer {layer} has the shape {tuple(R.shape)}")
+            if n_heads == 0 or R.shape != (n_heads, layer + 1, n_heads) or R.dtype != torch.float32:
+                raise ValueError(f"layer {layer} has the shape {tuple(R.shape)} and the type {R.dtype}")
         _require_finite("they are of no use", tensors)
-        return weights, json.loads(header["provenance"]), bool(json.loads(header["frozen"]))
-    except FileNotFoundError:
-        raise
+        provenance, frozen = parse_json(header["provenance"]), parse_json(header["frozen"])
+        if not isinstance(provenance, dict) or not isinstance(frozen, bool):
+            raise ValueError(
+                "its provenance is no mapping, or whether they are frozen is neither true nor false"
+            )
+        return weights, provenance, frozen
     except UNREADABLE as error:
         raise ValueError(
             f"{path} holds no LIMe routers that this version can read, {_FORMAT} ({type(error).__name__}: {error}). Give a file that LimeRouters.save wrote."

@@ -1,7 +1,5 @@
 """Biases on `mlp.down_proj` out of files: the checkpoints of bias-only training (arXiv 2505.18706)."""
 
-import json
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sae_lens_ext.json_file import read_json
 from sae_lens_ext.steering.vectors.bias_keys import bias_keys, some
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -91,8 +90,11 @@ def _wanted(path: Path, keys: list[str], expected: Mapping[int, str] | None) -> 
 def _read_sharded(index: Path) -> dict[int, torch.Tensor]:
     """Read the biases of a model in several files. Files without any are not opened, and may be missing."""
     try:
-        file_of: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content: dict[str, Any] = dict(read_json(index)["weight_map"])
+        if not all(isinstance(name, str) and Path(name).name == name for name in content.values()):
+            raise ValueError("a file that it names is none of its folder")
+        file_of: dict[str, str] = content
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"{index} is no index of a sharded model ({type(error).__name__}: {error}). Copy the folder again."
         ) from error
@@ -113,7 +115,7 @@ def _read_sharded(index: Path) -> dict[int, torch.Tensor]:
 def _torch_load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # of a damaged file the unpickler raises whatever it comes upon
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is truncated, not a file of torch.save, or holds other objects than tensors, which are not loaded because "
             f"that would run code from the file ({type(error).__name__}). Save the state dict alone, as safetensors."

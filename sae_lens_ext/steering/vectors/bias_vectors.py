@@ -53,7 +53,11 @@ def biases_of_checkpoint(caller: str, path: str | Path, model: Any) -> Biases:
     """Give the biases in a checkpoint; see `SteeringVectors.from_bias_checkpoint`."""
     if model is not None:
         require_mlp_adds_directly(caller, model)
-    biases = checked_vectors(caller, checkpoint_biases(path))
+    found = checkpoint_biases(path)
+    try:
+        biases = checked_vectors(caller, found)
+    except ValueError as error:
+        raise ValueError(f"{error} They are in {path}.") from error
     if not any(bias.any() for bias in biases.values()):
         raise ValueError(
             f"{path} has biases on down_proj in {len(biases)} layers, but all are zero, so it holds no steering vectors: nobody has trained it. Give another; "

@@ -11,11 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from sae_lens_ext.analysis.provenance import versions
+from sae_lens_ext.checksum import noted_checksum
 from sae_lens_ext.files import write_whole_bytes
+from sae_lens_ext.json_file import parse_json
+from sae_lens_ext.tensor_file import content_checksum, require_checksum
 
 FORMAT = "sae_lens_ext.SteeringVectors/1"
 _KIND, _, _VERSION = FORMAT.partition("/")
 _HEADER = "steering_vectors"
+_CHECKSUM = "sha256"
 _LAYER = re.compile(r"layer\.(\d+)")
 
 
@@ -46,6 +50,7 @@ def write_vectors(
         )
     header = {"format": FORMAT, "provenance": dict(provenance), "saved_with": versions()}
     tensors = {f"layer.{layer}": vector.contiguous() for layer, vector in vectors.items()}
+    header[_CHECKSUM] = content_checksum(tensors, header)
     # One entry, so that equal vectors give equal files: safetensors keeps several in no order.
     write_whole_bytes(path, save(tensors, {_HEADER: json.dumps(header, allow_nan=False)}))
 
@@ -72,12 +77,20 @@ def read_vectors(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, A
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            provenance = _provenance(path, metadata, list(file.keys()))
+            header = _header(path, metadata, list(file.keys()))
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file ({error}). Copy it again, or give a file that "
             "SteeringVectors.save wrote."
+        ) from error
+    noted = noted_checksum(header, _CHECKSUM)
+    header.pop(_CHECKSUM, None)
+    try:
+        require_checksum(noted, tensors, header)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be trusted ({error}). Copy it again, or give a file that SteeringVectors.save wrote."
         ) from error
     layers = {key: _LAYER.fullmatch(key) for key in tensors}
     strange = [key for key, layer in layers.items() if layer is None]
@@ -86,10 +99,10 @@ def read_vectors(path: str | Path) -> tuple[dict[int, torch.Tensor], dict[str, A
             f"{path} has the tensors {', '.join(map(repr, strange[:5]))} among its steering vectors, which are called 'layer.0' and so on. Give a file as "
             "SteeringVectors.save wrote it."
         )
-    return {int(layer[1]): tensors[key] for key, layer in layers.items() if layer}, provenance
+    return {int(layer[1]): tensors[key] for key, layer in layers.items() if layer}, header["provenance"]
 
 
-def _provenance(path: Path, metadata: Mapping[str, str], keys: list[str]) -> dict[str, Any]:
+def _header(path: Path, metadata: Mapping[str, str], keys: list[str]) -> dict[str, Any]:
     if _HEADER not in metadata:
         raise ValueError(
             f"{path} is a safetensors file, but of no steering vectors: its header does not say so. It has {len(keys)} tensors"
@@ -97,20 +110,21 @@ def _provenance(path: Path, metadata: Mapping[str, str], keys: list[str]) -> dic
             + ". Give a file that SteeringVectors.save wrote, or read a checkpoint of biases with SteeringVectors.from_bias_checkpoint."
         )
     try:
-        header = json.loads(metadata[_HEADER])
+        header = parse_json(metadata[_HEADER])
         kind, _, version = str(header["format"]).partition("/")
-        provenance = dict(header["provenance"])
+        if not isinstance(header["provenance"], dict):
+            raise ValueError(f"its provenance is {header['provenance']!r:.80}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} has a damaged header ({type(error).__name__}: {error}). Give a file as SteeringVectors.save wrote it."
         ) from error
-    if kind == _KIND and version.isdigit() and int(version) > int(_VERSION):
+    if kind == _KIND and version.isdigit() and len(version) < 6 and int(version) > int(_VERSION):
         raise ValueError(
-            f"{path} has the format {header['format']!r}, but this version of sae-lens-ext reads up to {FORMAT!r}. Install a later one: pip install -U "
+            f"{path} has the format {header['format']!r:.80}, but this version of sae-lens-ext reads up to {FORMAT!r}. Install a later one: pip install -U "
             "sae-lens-ext."
         )
     if header["format"] != FORMAT:
         raise ValueError(
-            f"{path} has the format {header['format']!r}, but steering vectors have {FORMAT!r}. Give a file that SteeringVectors.save wrote."
+            f"{path} has the format {header['format']!r:.80}, but steering vectors have {FORMAT!r}. Give a file that SteeringVectors.save wrote."
         )
-    return provenance
+    return header
