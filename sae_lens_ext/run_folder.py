@@ -1,15 +1,16 @@
 """The folder of work that can be interrupted: whose it is, what is finished in it, where to go on."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from sae_lens_ext.asides import is_aside, new_aside, remove
 from sae_lens_ext.checkpoints import latest_checkpoint
 from sae_lens_ext.files import is_json, write_whole
+from sae_lens_ext.folder_lock import is_of_lock, working_alone
 
 PLAN_FILE = "plan.json"
 
@@ -28,7 +29,7 @@ class RunFolder:
     A run trains in one stage or several, each with checkpoints and a record of its own.
 
     Args:
-        path: The folder; it need not exist yet, and is not made before `claim`.
+        path: The folder; it need not exist yet, and is not made before `working`.
         plan: What is run in it: a mapping of JSON values, or what gives one.
         maker: What runs it, for messages, such as "`sae-lens-ext quickstart`".
 
@@ -50,8 +51,24 @@ class RunFolder:
         """Where SAELens' checkpoints of a stage go."""
         return self.path / "checkpoints" / stage
 
+    @contextmanager
+    def working(self) -> Generator[None, None, None]:
+        """Make the folder, note the plan in it, and keep other processes from working in it while the block lasts.
+
+        To be entered once everything the plan names has been found, and before what an earlier run has left is looked at.
+
+        Raises:
+            FolderInUseError: Another process works in the folder. Nothing was written.
+            ValueError: Another process has begun something else in the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with working_alone(self.path):
+            self.claim()
+            yield
+
     def claim(self) -> None:
-        """Make the folder and note the plan in it, once everything the plan names has been found."""
+        """Make the folder and note the plan in it, unless it has become that of another run."""
+        self._require_ours()
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / PLAN_FILE, self.plan)
 
@@ -76,7 +93,10 @@ class RunFolder:
     def training_seconds(self, stage: str) -> float:
         """Seconds spent training in a stage so far, interrupted runs included."""
         path = self._seconds_file(stage)
-        return json.loads(path.read_text()) if is_json(path) else 0.0
+        noted = json.loads(path.read_text()) if is_json(path) else 0.0
+        return (
+            noted if isinstance(noted, float) and noted >= 0 else 0.0
+        )  # a damaged note costs the time, not the run
 
     def is_trained(self, stage: str) -> bool:
         """Whether the SAEs of a stage are complete."""
@@ -85,8 +105,12 @@ class RunFolder:
     def mark_trained(self, stage: str, record: dict[str, Any], *, keep_checkpoints: bool = False) -> None:
         """Note that the SAEs of a stage are complete, and drop its checkpoints, unless they are wanted for something else."""
         write_json(self._record_file(stage), record)
-        if not keep_checkpoints:
-            shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        if not keep_checkpoints and (checkpoints := self.checkpoints(stage)).is_dir():
+            aside = new_aside(
+                checkpoints
+            )  # a crash must not leave half a checkpoint under a checkpoint's name
+            checkpoints.replace(aside)
+            remove(aside)
 
     def trained_record(self, stage: str) -> dict[str, Any]:
         """Give what `mark_trained` noted."""
@@ -109,7 +133,9 @@ class RunFolder:
         path, plan_file, plan = self.path, self.path / PLAN_FILE, self.plan
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file. Give a folder, or one that does not exist yet.")
-        if not path.exists() or not any(path.iterdir()):
+        if not path.exists() or all(
+            is_of_lock(inside) or _is_begun_plan(inside) for inside in path.iterdir()
+        ):
             return
         saved = json.loads(plan_file.read_text()) if is_json(plan_file) else None
         if not isinstance(saved, dict) or saved.keys() != plan.keys():
@@ -127,6 +153,11 @@ class RunFolder:
                 f"{path} holds a run of {self.maker} with other settings ({'; '.join(differing)}), which was left as it is. "
                 "Give another folder, or delete that one to start anew."
             )
+
+
+def _is_begun_plan(path: Path) -> bool:
+    """Tell whether a file is a plan whose writing a crash has cut short: there is nothing else in the folder yet."""
+    return is_aside(path) and path.name.startswith(f".{PLAN_FILE}.")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -118,23 +118,23 @@ def run(options: argparse.Namespace) -> None:
     routers = None
     if options.trained != "model":
         routers = attach_lime(model, initial=options.initial or "identity", seed=options.seed)
-    folder.claim()
     try:
-        if routers is None:
-            before = _measured(options.out / BEFORE_FILE, model, measured, options)
-        else:
-            with routers.paused():
+        with folder.working():
+            if routers is None:
                 before = _measured(options.out / BEFORE_FILE, model, measured, options)
-        training = train_language_model(
-            model,
-            tokens,
-            loss_mask=_counted(model, tokens),
-            routers=routers,
-            checkpoint_every=SAVED_EVERY if options.trained == "routers" else 5 * SAVED_EVERY,
-            folder=options.out / TRAINING_FOLDER,
-            **settings,
-        )
-        after = _measured(options.out / AFTER_FILE, model, measured, options)
+            else:
+                with routers.paused():
+                    before = _measured(options.out / BEFORE_FILE, model, measured, options)
+            training = train_language_model(
+                model,
+                tokens,
+                loss_mask=_counted(model, tokens),
+                routers=routers,
+                checkpoint_every=SAVED_EVERY if options.trained == "routers" else 5 * SAVED_EVERY,
+                folder=options.out / TRAINING_FOLDER,
+                **settings,
+            )
+            after = _measured(options.out / AFTER_FILE, model, measured, options)
     except KeyboardInterrupt:
         print(
             "What was trained so far is saved now and then. Give the same command again to go on.",

@@ -68,6 +68,7 @@ def train_seeds(
             hook, or activations of another width there; the architecture draws the same initial weights for every seed, so that
             anything would look stable; the buffer is too small for orders that differ; there are no checkpoints to keep; there are
             more ranks than SAEs, or several ranks and no `output_path`.
+        FolderInUseError: Another process trains in `output_path`. Nothing was written.
         RankError: A rank did not answer.
     """
     if cfg.output_path is None and current_ranks().size == 1:
@@ -108,6 +109,7 @@ def train_seed_folders(
 
     Raises:
         ValueError: As for `train_seeds`.
+        FolderInUseError: As for `train_seeds`.
     """
     plan, ranks = seed_plan(cfg, seeds, vary), current_ranks()
     _require_checkpoints(cfg, keep_checkpoints)
@@ -146,15 +148,16 @@ def _train(
     plan.cfg.output_path = str(folder.path)
     runner = SeedsRunner(plan, override_model, override_dataset, start)
     ranks.tell.wait("checking what is to be trained")  # each has looked at its own SAEs
-    if ranks.is_first:
-        folder.claim()
-    with runner.interrupt.watching():
-        with folder.timed(_STAGE) if ranks.is_first else nullcontext():
-            runner.train()
-        if ranks.is_first:
-            record = {"seconds": round(folder.training_seconds(_STAGE), 1), "resumed": start is not None}
-            folder.mark_trained(_STAGE, record, keep_checkpoints=keep_checkpoints)
-        ranks.tell.wait("noting that the SAEs are trained")
+    with folder.working() if ranks.is_first else nullcontext():
+        if ranks.tell.from_first(folder.is_trained(_STAGE), "finding what is trained"):
+            return  # another process has just finished
+        with runner.interrupt.watching():
+            with folder.timed(_STAGE) if ranks.is_first else nullcontext():
+                runner.train()
+            if ranks.is_first:
+                record = {"seconds": round(folder.training_seconds(_STAGE), 1), "resumed": start is not None}
+                folder.mark_trained(_STAGE, record, keep_checkpoints=keep_checkpoints)
+            ranks.tell.wait("noting that the SAEs are trained")
 
 
 def _require_checkpoints(cfg: RunnerConfig, keep_checkpoints: bool) -> None:

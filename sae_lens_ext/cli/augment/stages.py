@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from sae_lens import SAE
 
 from sae_lens_ext.analysis.domains import DomainReport, evaluate_domains
@@ -30,6 +31,7 @@ def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
         ValueError: `out` holds something else.
         CommandError: The base does not fit the model's hook.
         ValueError: A text is too short.
+        FolderInUseError: Another process works in `out`.
     """
     folder = RunFolder(out, plan, "`sae-lens-ext augment`")
     base.cfg.metadata.hook_name = plan.hook
@@ -48,10 +50,22 @@ def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
     data = training_data(plan, model, {name: documents for name, (documents, _) in texts.items()})
     for dataset in data.values():
         sae_config(plan, base.cfg.d_in, training_tokens=training_tokens(plan, len(dataset)))
-    folder.claim()
+    with folder.working():
+        _run_stages(plan, replace(plan, hook=hook), folder, model, base, data, held_out)
+
+
+def _run_stages(
+    plan: Plan,
+    located: Plan,
+    folder: RunFolder,
+    model: Any,
+    base: SAE[Any],
+    data: dict[str, Dataset],
+    held_out: dict[str, list[str]],
+) -> None:
+    """Run the stages; `located` is the plan with the model's own name of the hook."""
     residuals = {
-        domain: train(replace(plan, hook=hook), folder, model, base, domain, dataset)
-        for domain, dataset in data.items()
+        domain: train(located, folder, model, base, domain, dataset) for domain, dataset in data.items()
     }
     stack = ResidualStackSAE.from_saes(base, residuals)
     stack.save_model(folder.path / "stack")

@@ -3,18 +3,17 @@
 from typing import Any
 
 from datasets import Dataset
-from sae_lens import MultiSAETrainingRunner
-from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 
 from sae_lens_ext.cli.quickstart.plan import SAES, Plan, runner_config, sae_configs
 from sae_lens_ext.run_folder import RunFolder
+from sae_lens_ext.training.divided import DividedRunner
 
 
 def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset) -> None:
     """Train and save the SAEs, unless a run before this one has finished that.
 
-    Interrupted, SAELens saves a checkpoint; called again, this goes on from there.
+    Interrupted or killed, this goes on from the last checkpoint when it is called again, and ends with the same SAEs.
     """
     if folder.is_trained(SAES):
         return
@@ -28,8 +27,7 @@ def train(plan: Plan, folder: RunFolder, model: Any, d_in: int, dataset: Dataset
         output_path=str(folder.path / SAES),
         resume_from=None if checkpoint is None else str(checkpoint),
     )
-    # SAELens reads no seed here: weights and the mixing of the buffer draw on torch's global generator.
-    with temporary_seed(plan.seed), folder.timed(SAES):
-        MultiSAETrainingRunner(cfg, override_model=model, override_dataset=dataset).run()
+    with folder.timed(SAES):
+        DividedRunner(cfg, override_model=model, override_dataset=dataset).run()
     record = {"seconds": round(folder.training_seconds(SAES), 1), "resumed": checkpoint is not None}
     folder.mark_trained(SAES, record)

@@ -17,6 +17,7 @@ from sae_lens_ext.cli.sources import (
     load_documents,
     split_documents,
 )
+from sae_lens_ext.files import write_whole
 from sae_lens_ext.language_model import contexts
 from sae_lens_ext.run_folder import RunFolder, write_json
 
@@ -100,6 +101,7 @@ def quickstart(plan: Plan, out: Path) -> None:
     Raises:
         ValueError: `out` holds something else.
         CommandError: The model has no such hook.
+        FolderInUseError: Another process works in `out`.
     """
     folder = RunFolder(out, plan, "`sae-lens-ext quickstart`")
     quieten()
@@ -125,14 +127,14 @@ def quickstart(plan: Plan, out: Path) -> None:
         at_least=plan.eval_contexts,
         what="The held-out tenth of the text's documents",
     )
-    folder.claim()
-    train(plan, folder, model, d_in, training)
-    measured = measure(plan, folder, model, held_out)
-    write_json(
-        folder.path / "results.json",
-        {"plan": plan.to_dict(), "trained": folder.trained_record(SAES), **measured},
-    )
-    folder.page.write_text(page(plan, measured, folder.trained_record(SAES)), encoding="utf-8")
+    with folder.working():
+        train(plan, folder, model, d_in, training)
+        measured = measure(plan, folder, model, held_out)
+        write_json(
+            folder.path / "results.json",
+            {"plan": plan.to_dict(), "trained": folder.trained_record(SAES), **measured},
+        )
+        write_whole(folder.page, page(plan, measured, folder.trained_record(SAES)))
     print(table(measured["rows"]))
     print(
         f"\nEV against k, as a page: {folder.page}    The SAEs: {folder.path / SAES}/NAME    Numbers: {folder.path}/results.json"

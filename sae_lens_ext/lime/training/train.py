@@ -27,6 +27,7 @@ from sae_lens_ext.lime.training.token_groups import (
 )
 from sae_lens_ext.lime.training.trainer import LanguageModelTrainer
 from sae_lens_ext.number_checks import require_bool
+from sae_lens_ext.path_checks import optional_path
 from sae_lens_ext.run_folder import RunFolder
 from sae_lens_ext.run_log import RunLog
 
@@ -107,6 +108,7 @@ def train_language_model(
             or a state that cannot be read. Nothing has changed.
         RuntimeError: A loss or a gradient is NaN or infinite, or none reaches a router: the weights are as they were before that step. Or the loss on the
             validation is: they are as that step has left them. The folder has the last state that was saved.
+        FolderInUseError: Another process trains in the folder. Nothing was written.
     """
     settings = LanguageModelTrainingSettings(
         trained=trained,
@@ -126,6 +128,7 @@ def train_language_model(
     )
     checkpoint_every = require_count("checkpoint_every", checkpoint_every, 1)
     require_bool(CALLER, "show_progress", show_progress)
+    place = optional_path(CALLER, "folder", folder)
     groups = token_groups(CALLER, model, tokens, loss_mask)
     held_out: tuple[TokenGroup, ...] = ()
     if validation is not None:
@@ -137,20 +140,27 @@ def train_language_model(
     parameters = trained_parameters(model, routers, settings.trained)
     trainer = LanguageModelTrainer(model, routers, parameters, groups, held_out, settings)
     plan = training_plan(model, routers, trainer, groups, held_out)
-    if folder is None:
+    if place is None:
         _train(trainer, None, checkpoint_every, show_progress=show_progress)
         result = _result(trainer, plan)
         trainer.note(result.provenance)
         return result
-    run = RunFolder(Path(folder), with_own_beginning(Path(folder), plan), CALLER)
-    if (run.path / RESULT_FILE).exists():
-        result = LanguageModelTraining.load(run.path / RESULT_FILE)
-        Checkpoint.load(run.path / TRAINED_FILE).load_weights(trainer.named)
-        trainer.note(result.provenance)
-        return result
+    run = RunFolder(place, with_own_beginning(place, plan), CALLER)
+    if not (run.path / RESULT_FILE).exists():
+        with run.working():
+            if not (run.path / RESULT_FILE).exists():  # else another process has just finished
+                return _train_in(run, trainer, checkpoint_every, show_progress=show_progress)
+    result = LanguageModelTraining.load(run.path / RESULT_FILE)
+    Checkpoint.load(run.path / TRAINED_FILE).load_weights(trainer.named)
+    trainer.note(result.provenance)
+    return result
+
+
+def _train_in(
+    run: RunFolder, trainer: LanguageModelTrainer, checkpoint_every: int, *, show_progress: bool
+) -> LanguageModelTraining:
     if (run.path / CHECKPOINT_FILE).exists():
         trainer.restore(Checkpoint.load(run.path / CHECKPOINT_FILE))
-    run.claim()
     _train(trainer, run.path, checkpoint_every, show_progress=show_progress)
     result = _result(trainer, run.plan)
     trainer.checkpoint(finished=True).save(run.path / TRAINED_FILE)

@@ -12,12 +12,13 @@ import torch
 
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.language_model.weights_hash import weights_hash
+from sae_lens_ext.path_checks import optional_path
 from sae_lens_ext.run_folder import RunFolder
 from sae_lens_ext.run_log import RunLog
 from sae_lens_ext.steering.training.advantages import Control
 from sae_lens_ext.steering.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from sae_lens_ext.steering.training.early_stop import EarlyStop
-from sae_lens_ext.steering.training.reward_calls import Reward, RewardError, reward_name
+from sae_lens_ext.steering.training.reward_calls import Reward, RewardError, require_reward, reward_name
 from sae_lens_ext.steering.training.settings import TrainingSettings, require_layers, require_learning_rates
 from sae_lens_ext.steering.training.step import Trainer
 from sae_lens_ext.steering.training.texts import prompt_tokens, require_language_model, require_stop_tokens
@@ -108,6 +109,12 @@ def train_steering_vectors(
         RuntimeError: The log-probabilities of a step differ from those the samples were drawn with, so the model is not one whose passes can be trusted.
     """
     require_language_model(_CALLER, model)
+    require_reward(_CALLER, reward)
+    if start is not None and not isinstance(start, SteeringVectors):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"{_CALLER} was given {type(start).__name__} as start. Give SteeringVectors of the layers that are trained, or None for zeros."
+        )
+    place = optional_path(_CALLER, "folder", folder)
     trained = require_layers(_CALLER, model.cfg.n_layers, layers)
     settings = TrainingSettings(
         layers=trained,
@@ -131,20 +138,27 @@ def train_steering_vectors(
     ids = prompt_tokens(_CALLER, model, prompts, prepend_bos=prepend_bos, max_new_tokens=max_new_tokens)
     about = _about(model, prompts, reward, start, settings)
     trainer = Trainer(model, list(prompts), ids, reward, settings, start)
-    run = None if folder is None else RunFolder(Path(folder), about, _CALLER)
-    if run is not None:
-        if (run.path / VECTORS_FILE).exists():
-            return SteeringVectors.load(run.path / VECTORS_FILE)
-        if (run.path / CHECKPOINT_FILE).exists():
-            trainer.restore(Checkpoint.load(run.path / CHECKPOINT_FILE))
-        run.claim()
+    run = None if place is None else RunFolder(place, about, _CALLER)
+    if run is None:
+        return _vectors(trainer, None, about, show_progress=show_progress)
+    if not (run.path / VECTORS_FILE).exists():
+        with run.working():
+            if not (run.path / VECTORS_FILE).exists():  # else another process has just finished
+                if (run.path / CHECKPOINT_FILE).exists():
+                    trainer.restore(Checkpoint.load(run.path / CHECKPOINT_FILE))
+                vectors = _vectors(trainer, run, about, show_progress=show_progress)
+                vectors.save(run.path / VECTORS_FILE)
+                return vectors
+    return SteeringVectors.load(run.path / VECTORS_FILE)
+
+
+def _vectors(
+    trainer: Trainer, run: RunFolder | None, about: dict[str, Any], *, show_progress: bool
+) -> SteeringVectors:
     _train(trainer, run, show_progress=show_progress)
-    vectors = trainer.vectors(
+    return trainer.vectors(
         about | {"steps_done": trainer.step, "reward_of_steps": trainer.rewards[-10:]} | versions()
     )
-    if run is not None:
-        vectors.save(run.path / VECTORS_FILE)
-    return vectors
 
 
 def _train(trainer: Trainer, run: RunFolder | None, *, show_progress: bool) -> None:
