@@ -1,5 +1,6 @@
 """The picture of a DomainReport."""
 
+from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
@@ -23,10 +24,10 @@ def figure(report: "DomainReport") -> go.Figure:
         rows = [report.at(sae, domain) for domain in domains]
         for column, values in enumerate(([r.ev for r in rows], [r.ce_with - r.ce for r in rows]), start=1):
             drawing.add_bar(
-                x=domains,
+                x=[escape(domain, quote=False) for domain in domains],
                 y=values,
-                name=sae,
-                legendgroup=sae,
+                name=escape(sae, quote=False),
+                legendgroup=escape(sae, quote=False),
                 showlegend=column == 1,
                 marker_color=qualitative.Safe[i % len(qualitative.Safe)],
                 text=[f"{value:.2f}" for value in values],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ class TransitionResult:
         from plotly.colors import qualitative
 
         matches = [row for row in self.rows if row.name not in BASELINES]
-        labels = [f"{row.name}, thresholds folded" if row.folded else row.name for row in matches]
+        names = [escape(row.name, quote=False) for row in matches]
+        labels = [f"{n}, thresholds folded" if r.folded else n for n, r in zip(names, matches, strict=True)]
         drawing = go.Figure()
         drawing.add_bar(
             x=labels,
@@ -88,7 +90,7 @@ class TransitionResult:
                 drawing.add_hline(y=row.ev, line_dash="dot", annotation_text=row.name)
         drawing.update_layout(
             template="plotly_white",
-            title_text=f"{self.hook_from} → {self.hook_to}",
+            title_text=escape(f"{self.hook_from} → {self.hook_to}", quote=False),
             yaxis_title="explained variance",
             margin={"l": 60, "r": 20, "t": 60, "b": 40},
             height=420,

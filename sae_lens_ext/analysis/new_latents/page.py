@@ -143,7 +143,11 @@ def _visible(token: str) -> str:
 
 
 def _linked(text: str, url: str | None) -> str:
-    return f'<a href="{html.escape(url)}">{html.escape(text)}</a>' if url else html.escape(text)
+    return (
+        f'<a href="{html.escape(url)}">{html.escape(text)}</a>'
+        if url and url.startswith(("https://", "http://"))
+        else html.escape(text)
+    )
 
 
 def _percent(rate: float) -> str:

@@ -1,5 +1,6 @@
 """The picture of a StabilityReport."""
 
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +87,9 @@ def _add_scatter(drawing: go.Figure, report: "StabilityReport") -> None:
             mode="markers",
             marker={"color": colour, "size": 4, "opacity": 0.5},
             name=label,
-            customdata=np.stack([own["sae"], own["latent"]], axis=1) if len(own) else None,
+            customdata=np.stack([[escape(name, quote=False) for name in own["sae"]], own["latent"]], axis=1)
+            if len(own)
+            else None,
             hovertemplate="%{customdata[0]}, latent %{customdata[1]}<br>fires on %{x:.2%} of tokens<extra></extra>",
             row=1,
             col=2,

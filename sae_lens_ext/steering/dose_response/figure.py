@@ -1,6 +1,7 @@
 """Pictures of dose responses: one with all it measures, or the scores of several."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -48,7 +49,7 @@ def compared(responses: Mapping[str, DoseResponse]) -> go.Figure:
     """Draw the score of each response, see `compare_dose_responses`."""
     drawing = go.Figure()
     for i, (name, response) in enumerate(responses.items()):
-        _add_curve(drawing, response, "score", name, COLOURS[i % len(COLOURS)], "solid")
+        _add_curve(drawing, response, "score", escape(name, quote=False), COLOURS[i % len(COLOURS)], "solid")
     widest = max(responses.values(), key=lambda response: _span(response)[1] - _span(response)[0])
     _add_unsteered(drawing, widest, "score")
     drawing.update_xaxes(title_text="strength")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,7 @@ class RewardMeasurement:
                 x=list(range(1, len(order) + 1)),
                 y=means[order],
                 mode="markers",
-                text=[self.prompts[i] for i in order],
+                text=[escape(self.prompts[i], quote=False) for i in order],
                 hovertemplate="%{text}<br>%{y:.3f}<extra></extra>",
                 name="prompts",
             )

@@ -1,6 +1,7 @@
 """Pictures of training logs: one with all that is watched, or the rewards of several."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def compared(logs: Mapping[str, TrainingLog], window: int) -> go.Figure:
     """Draw the reward of each log, see `compare_logs`."""
     drawing = go.Figure()
     for i, (name, log) in enumerate(logs.items()):
-        _add_reward(drawing, log, name, COLOURS[i % len(COLOURS)], window)
+        _add_reward(drawing, log, escape(name, quote=False), COLOURS[i % len(COLOURS)], window)
     drawing.update_xaxes(title_text="step")
     drawing.update_yaxes(title_text=f"reward, and its mean over {window} steps")
     drawing.update_layout(**_LAYOUT, height=420)
