@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from sae_lens_ext.ops.checks import require_count, require_one_precision, require_tensors
 from sae_lens_ext.ops.chunks import chunks
 from sae_lens_ext.ops.sum_of_chunks import sum_of_chunks
 
@@ -35,8 +36,13 @@ def dead_latent_loss_naive(
 
     Returns:
         The loss, a scalar.
+
+    Raises:
+        ValueError: A tensor has another shape or type, or k is out of range.
     """
+    k = _require("dead_latent_loss_naive", x, error, rows, k, rank_scale)
     acts = activations(x, *parameters)
+    require_one_precision("dead_latent_loss", {"activations": acts, "rows": rows})
     if k < acts.shape[1]:
         ranked = acts.detach() if rank_scale is None else acts.detach() * rank_scale
         kept = ranked.topk(k, dim=-1, sorted=False).indices
@@ -66,5 +72,22 @@ def dead_latent_loss(
             activations, x[tokens], error[tokens], parameters, rows, k, rank_scale
         )
 
+    k = _require("dead_latent_loss", x, error, rows, k, rank_scale)
+
     # About four matrices as wide as the dead latents are many live at a time.
     return sum_of_chunks(loss_of, chunks(len(x), 4 * len(rows), x.device), x, rows, *parameters)
+
+
+def _require(
+    caller: str,
+    x: torch.Tensor,
+    error: torch.Tensor,
+    rows: torch.Tensor,
+    k: int,
+    rank_scale: torch.Tensor | None,
+) -> int:
+    """Give k as an int if all arguments fit each other, else raise ValueError."""
+    sizes = require_tensors(
+        caller, x=(x, "B d_x"), error=(error, "B d"), rows=(rows, "N d"), rank_scale=(rank_scale, "N or None")
+    )
+    return require_count(caller, "k", k, sizes["N"], "the number of dead latents")

@@ -11,10 +11,17 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from sae_lens_ext.ops.checks import (
+    Sizes,
+    require_count,
+    require_indices,
+    require_one_precision,
+    require_tensors,
+)
 from sae_lens_ext.ops.chunks import chunks
-from sae_lens_ext.ops.kronecker import mand, split_pre_latents
-from sae_lens_ext.ops.linear_encoder import Encoder, encoder_gradients
-from sae_lens_ext.ops.ranking import top_k_among, top_k_naive
+from sae_lens_ext.ops.kronecker import mand, require_heads, split_pre_latents
+from sae_lens_ext.ops.linear_encoder import Encoder, encoder_gradients, outside_inference_mode
+from sae_lens_ext.ops.ranking import LARGEST_INDEX, top_k_among, top_k_naive
 
 
 def kron_encode_naive(
@@ -41,7 +48,13 @@ def kron_encode_naive(
     Returns:
         mAND scores and latent indices ((head·m) + i)·n + j, each [B, k], descending; between equals the
         lower index comes first. Slots left over have value 0.
+
+    Raises:
+        ValueError: A tensor has another shape or type, or a size is out of range.
     """
+    k, base_dim, extension_dim = _require(
+        "kron_encode_naive", x, W_enc, b_enc, k, base_dim, extension_dim, b_in
+    )
     fused = (x if b_in is None else x - b_in) @ W_enc + b_enc
     scores = mand(*split_pre_latents(fused, base_dim, extension_dim))
     indices = top_k_naive(scores, k)[1]
@@ -72,9 +85,34 @@ def kron_encode(
     Returns:
         Scores and latent indices, each [B, k]; the scores are differentiable once, in x, W_enc, b_enc and
         b_in. The latents are the naive form's, the index of a slot with value 0 aside.
+
+    Raises:
+        ValueError: As the naive form.
     """
-    values, indices = _KronEncode.apply(x, W_enc, b_enc, b_in, k, base_dim, extension_dim)
+    k, base_dim, extension_dim = _require("kron_encode", x, W_enc, b_enc, k, base_dim, extension_dim, b_in)
+    values, indices = _KronEncode.apply(
+        outside_inference_mode(x), W_enc, b_enc, b_in, k, base_dim, extension_dim
+    )
     return values, indices
+
+
+def _require(
+    caller: str,
+    x: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_enc: torch.Tensor,
+    k: int,
+    base_dim: int,
+    extension_dim: int,
+    b_in: torch.Tensor | None,
+) -> tuple[int, int, int]:
+    """Give k, m and n as ints if all arguments fit each other, else raise ValueError."""
+    sizes = require_tensors(
+        caller, W_enc=(W_enc, "d h(m+n)"), x=(x, "B d"), b_enc=(b_enc, "h(m+n)"), b_in=(b_in, "d or None")
+    )
+    require_one_precision(caller, {"x": x, "b_in": b_in, "W_enc": W_enc})
+    m, n, n_heads = require_heads(caller, "W_enc", sizes["h(m+n)"], base_dim, extension_dim)
+    return require_count(caller, "k", k, n_heads * m * n, "the number of latents"), m, n
 
 
 class _KronEncode(torch.autograd.Function):
@@ -98,8 +136,7 @@ class _KronEncode(torch.autograd.Function):
         for tokens in chunks(len(x), 2 * W_enc.shape[1], x.device):
             elements = encoder(x[tokens]).unflatten(1, (width, -1))  # [t, m+n, h]
             parents[0, tokens], parents[1, tokens], indices[tokens] = _best_pairs(elements, base_dim, k)
-        on = (parents > 0).all(dim=0)
-        roots = torch.where(on, parents, 0).sqrt()
+        roots = torch.where(parents <= 0, 0, parents).sqrt()  # NaN is not off, and stays
         ctx.mark_non_differentiable(indices)
         ctx.save_for_backward(x, W_enc, b_in, roots, indices)
         ctx.sizes = base_dim, extension_dim
@@ -146,7 +183,17 @@ def parent_columns(
 
     Returns:
         Columns of u_i and of v_j, each of the shape of `latents`.
+
+    Raises:
+        ValueError: The latents are no tensor of whole numbers of at least 0, or a size is below 1.
     """
+    base_dim = require_count("parent_columns", "base_dim", base_dim, LARGEST_INDEX, "elements of a head")
+    extension_dim = require_count(
+        "parent_columns", "extension_dim", extension_dim, LARGEST_INDEX, "elements of a head"
+    )
+    require_indices(
+        "parent_columns", "latents", latents, "...", Sizes(), LARGEST_INDEX + 1, "latents at most"
+    )
     head, i, j = latent_parts(latents, base_dim, extension_dim)
     first = head * (base_dim + extension_dim)
     return first + i, first + base_dim + j

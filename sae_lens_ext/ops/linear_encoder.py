@@ -25,6 +25,11 @@ class Encoder:
         return pre.add_(self.b_enc) if pre.dtype == self.dtype else pre + self.b_enc
 
 
+def outside_inference_mode(x: torch.Tensor) -> torch.Tensor:
+    """Give a tensor that autograd may keep: a copy of one that was made in inference mode, and any other as it is."""
+    return x.clone() if x.is_inference() and torch.is_grad_enabled() else x
+
+
 def encoder_gradients(
     needed: tuple[bool, ...],
     d_pre: torch.Tensor,

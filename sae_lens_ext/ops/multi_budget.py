@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from sae_lens_ext.ops.budget_gradients import by_rank, by_segment, segment_of_rank
 from sae_lens_ext.ops.by_latent import latent_sums
+from sae_lens_ext.ops.checks import require_budgets, require_indices, require_tensors
 from sae_lens_ext.ops.chunks import has_bags
 from sae_lens_ext.ops.triton_kernels.availability import use_triton
 
@@ -36,7 +37,11 @@ def prefix_reconstructions(
 
     Returns:
         Reconstructions, shape [B, K, d]; entry j−1 along K uses the j largest latents.
+
+    Raises:
+        ValueError: A tensor has another shape or type, or an index is out of range.
     """
+    _require("prefix_reconstructions", values, indices, decoder, bias)
     return bias + (values.unsqueeze(-1) * decoder[indices]).cumsum(dim=1)
 
 
@@ -65,7 +70,12 @@ def multi_budget_loss_naive(
 
     Returns:
         The loss, a scalar, and the reconstruction with the largest budget, detached, shape [B, d].
+
+    Raises:
+        ValueError: A tensor has another shape or type, an index is out of range, or a budget is.
     """
+    _require("multi_budget_loss_naive", values, indices, decoder, bias, target=(target, "B d"))
+    budgets = require_budgets("multi_budget_loss_naive", budgets, values.shape[1])
     if unit_rows:
         decoder = decoder / decoder.norm(dim=-1, keepdim=True)
     levels = prefix_reconstructions(values, indices, decoder, bias)[:, [j - 1 for j in budgets]]
@@ -101,11 +111,29 @@ def multi_budget_loss(
     Returns:
         The loss, a scalar, differentiable once with respect to values, decoder, bias and target; and the
         reconstruction with the largest budget, not differentiable, shape [B, d].
+
+    Raises:
+        ValueError: As the naive form.
     """
-    loss, reconstruction = _MultiBudgetLoss.apply(
-        values, indices, decoder, bias, target, tuple(budgets), unit_rows
-    )
+    _require("multi_budget_loss", values, indices, decoder, bias, target=(target, "B d"))
+    budgets = require_budgets("multi_budget_loss", budgets, values.shape[1])
+    loss, reconstruction = _MultiBudgetLoss.apply(values, indices, decoder, bias, target, budgets, unit_rows)
     return loss, reconstruction
+
+
+def _require(
+    caller: str,
+    values: torch.Tensor,
+    indices: torch.Tensor,
+    decoder: torch.Tensor,
+    bias: torch.Tensor,
+    **target: tuple[torch.Tensor, str],
+) -> None:
+    """Raise ValueError unless the arguments fit each other."""
+    sizes = require_tensors(
+        caller, decoder=(decoder, "F d"), values=(values, "B K"), bias=(bias, "d"), **target
+    )
+    require_indices(caller, "indices", indices, "B K", sizes, sizes["F"], "rows of decoder")
 
 
 class _MultiBudgetLoss(torch.autograd.Function):

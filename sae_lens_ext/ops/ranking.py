@@ -9,6 +9,8 @@ integer comparison decides. Scores at or below 0 never fire: all of them count a
 
 import torch
 
+from sae_lens_ext.ops.checks import require_count, require_tensors
+
 LARGEST_INDEX = 2**31 - 1
 GROUP = 16
 
@@ -22,7 +24,12 @@ def top_k_naive(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
 
     Returns:
         Values ≥ 0, descending, and their indices, each [..., k]. Among equals the lower index comes first.
+
+    Raises:
+        ValueError: The scores are no floating-point tensor, or k is out of range.
     """
+    sizes = require_tensors("top_k", scores=(scores, "... F"))
+    k = require_count("top_k", "k", k, sizes["F"], "the number of scores")
     values, indices = scores.relu().sort(dim=-1, descending=True, stable=True)
     return values[..., :k], indices[..., :k]
 
@@ -39,8 +46,13 @@ def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns:
         Values and indices as `top_k_naive` gives them.
+
+    Raises:
+        ValueError: As the naive form, and if the scores are no matrix.
     """
-    if scores.dtype == torch.float64:
+    sizes = require_tensors("top_k", scores=(scores, "B F"))
+    k = require_count("top_k", "k", k, sizes["F"], "the number of scores")
+    if scores.dtype == torch.float64 or scores.is_meta:
         return top_k_naive(scores, k)
     # One more than asked for shows a tie between the last one kept and the first one not.
     values, indices = _top_k_in_any_order_of_ties(scores, min(k + 1, scores.shape[-1]))
@@ -87,8 +99,8 @@ def _top_k_in_any_order_of_ties(scores: torch.Tensor, k: int) -> tuple[torch.Ten
 
 def _pack(scores: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """Join scores and indices into int64 keys whose order is: larger score, then lower index."""
-    # The bits of floats ≥ 0, read as integers, are in the order of the floats; adding 0 makes −0.0 into 0.0.
-    bits = (scores.float().relu() + 0.0).view(torch.int32).long()
+    # The bits of floats ≥ 0, read as integers, are in the order of the floats, and NaN above them; abs takes the sign off −0.0 and −NaN.
+    bits = scores.float().relu().abs().view(torch.int32).long()
     return (bits << 32) | (LARGEST_INDEX - indices)
 
 

@@ -7,6 +7,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from sae_lens_ext.ops.by_latent import latent_sums
+from sae_lens_ext.ops.checks import require_indices, require_tensors
 from sae_lens_ext.ops.triton_kernels.availability import use_triton
 
 
@@ -20,8 +21,13 @@ def sparse_decode_naive(values: torch.Tensor, indices: torch.Tensor, decoder: to
 
     Returns:
         Σ_r values[b, r] · decoder[indices[b, r]], without bias, shape [B, d].
+
+    Raises:
+        ValueError: A tensor has another shape or type, or an index is out of range.
     """
-    latents = values.new_zeros(len(values), len(decoder)).scatter(1, indices, values)
+    _require("sparse_decode_naive", values, indices, decoder)
+    values = values.to(decoder.dtype)
+    latents = values.new_zeros(len(values), len(decoder)).scatter(1, indices.long(), values)
     return latents @ decoder
 
 
@@ -35,7 +41,11 @@ def sparse_decode(values: torch.Tensor, indices: torch.Tensor, decoder: torch.Te
 
     Returns:
         Reconstructions without bias, shape [B, d]; differentiable once, in `values` and `decoder`.
+
+    Raises:
+        ValueError: As the naive form.
     """
+    _require("sparse_decode", values, indices, decoder)
     values = values.to(decoder.dtype)
     if use_triton(decoder):
         from sae_lens_ext.ops.triton_kernels.sparse_decode import SparseDecode  # imports triton
@@ -46,6 +56,12 @@ def sparse_decode(values: torch.Tensor, indices: torch.Tensor, decoder: torch.Te
     out = embedding_bag(indices, decoder.detach(), per_sample_weights=values, mode="sum")
     grafted: torch.Tensor = _DecoderGradient.apply(out, values.detach(), indices, decoder)
     return grafted
+
+
+def _require(caller: str, values: torch.Tensor, indices: torch.Tensor, decoder: torch.Tensor) -> None:
+    """Raise ValueError unless the arguments fit each other."""
+    sizes = require_tensors(caller, decoder=(decoder, "F d"), values=(values, "B k"))
+    require_indices(caller, "indices", indices, "B k", sizes, sizes["F"], "rows of decoder")
 
 
 class _DecoderGradient(torch.autograd.Function):

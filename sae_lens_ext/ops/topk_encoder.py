@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from sae_lens_ext.ops.checks import require_count, require_one_precision, require_tensors
 from sae_lens_ext.ops.chunks import chunks
-from sae_lens_ext.ops.linear_encoder import Encoder, encoder_gradients
+from sae_lens_ext.ops.linear_encoder import Encoder, encoder_gradients, outside_inference_mode
 from sae_lens_ext.ops.ranking import top_k, top_k_naive
 
 
@@ -38,11 +39,15 @@ def topk_encode_naive(
     Returns:
         Activations ≥ 0 (not scaled) and their latent indices, each [B, k], in descending order of rank;
         between equals the lower index comes first. Slots left over have value 0.
+
+    Raises:
+        ValueError: A tensor has another shape or type, or k is out of range.
     """
+    k = _require("topk_encode_naive", x, W_enc, b_enc, k, b_in, rank_scale)
     pre = (x if b_in is None else x - b_in) @ W_enc + b_enc
     ranked = pre if rank_scale is None else pre * rank_scale
     scores, indices = top_k_naive(ranked, k)
-    return torch.where(scores > 0, pre.gather(1, indices), 0), indices
+    return torch.where(scores == 0, 0, pre.gather(1, indices)), indices
 
 
 def topk_encode(
@@ -67,8 +72,12 @@ def topk_encode(
     Returns:
         Activations and latent indices, each [B, k]; the activations are differentiable once, in x, W_enc,
         b_enc and b_in. The latents are the naive form's, the index of a slot with value 0 aside.
+
+    Raises:
+        ValueError: As the naive form.
     """
-    values, indices = _TopKEncode.apply(x, W_enc, b_enc, b_in, rank_scale, k)
+    k = _require("topk_encode", x, W_enc, b_enc, k, b_in, rank_scale)
+    values, indices = _TopKEncode.apply(outside_inference_mode(x), W_enc, b_enc, b_in, rank_scale, k)
     return values, indices
 
 
@@ -103,6 +112,28 @@ def unscaled(scores: torch.Tensor, indices: torch.Tensor, rank_scale: torch.Tens
     if rank_scale is None:
         return scores
     return torch.where(scores != 0, scores / rank_scale[indices], 0)  # NaN stays NaN
+
+
+def _require(
+    caller: str,
+    x: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_enc: torch.Tensor,
+    k: int,
+    b_in: torch.Tensor | None,
+    rank_scale: torch.Tensor | None,
+) -> int:
+    """Give k as an int if all arguments fit each other, else raise ValueError."""
+    sizes = require_tensors(
+        caller,
+        W_enc=(W_enc, "d F"),
+        x=(x, "B d"),
+        b_enc=(b_enc, "F"),
+        b_in=(b_in, "d or None"),
+        rank_scale=(rank_scale, "F or None"),
+    )
+    require_one_precision(caller, {"x": x, "b_in": b_in, "W_enc": W_enc})
+    return require_count(caller, "k", k, sizes["F"], "the number of latents")
 
 
 class _TopKEncode(torch.autograd.Function):
