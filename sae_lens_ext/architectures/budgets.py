@@ -14,6 +14,7 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.inference import assemble_as
 from sae_lens_ext.architectures.levels import largest_budget
+from sae_lens_ext.architectures.sae_checks import require_sae
 from sae_lens_ext.architectures.validation import FOLDABLE_NORMALIZATIONS, require_positive_int
 from sae_lens_ext.ops import prefix_reconstructions
 
@@ -131,7 +132,12 @@ def budget_curve(
             f"budget_curve cannot measure an SAE with normalize_activations = {sae.cfg.normalize_activations!r}: "
             "that mode scales each token by itself. Use run_evals on with_k(sae, k) for each k."
         )
-    ks = np.asarray(ks).tolist()  # a range, an array and a tensor will do as well
+    given = ks
+    ks = np.asarray(given).tolist()  # a range, an array and a tensor will do as well
+    if not isinstance(ks, list):
+        raise ValueError(
+            f"budget_curve was given ks = {given!r}. Give a sequence of budgets, such as range(1, sae.cfg.k + 1)."
+        )
     for k in ks:
         require_positive_int("budget_curve", "ks", k, _trained_k(sae), "the budget the SAE was trained with")
     if not ks:
@@ -144,8 +150,16 @@ def budget_curve(
 
     calculators = [ExplainedVarianceCalculator() for _ in ks]
     batches = [activations] if isinstance(activations, torch.Tensor) else activations
+    if isinstance(batches, str) or not isinstance(batches, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"budget_curve was given activations of type {type(batches).__name__}. Give a tensor [..., {sae.cfg.d_in}] or batches of them."
+        )
     for batch in batches:
-        if batch.shape[-1] != sae.cfg.d_in:
+        if not isinstance(batch, torch.Tensor) or batch.is_complex() or batch.is_meta:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"budget_curve was given activations of type {type(batch).__name__} ({getattr(batch, 'dtype', None)}, {getattr(batch, 'device', None)}). Give real numbers: a tensor [..., {sae.cfg.d_in}] or batches of them."
+            )
+        if batch.shape[-1:] != (sae.cfg.d_in,):
             raise ValueError(
                 f"budget_curve was given activations of shape {tuple(batch.shape)}, but the SAE has d_in = "
                 f"{sae.cfg.d_in}. Pass activations [..., {sae.cfg.d_in}] of the SAE's own hook, heads flattened."
@@ -183,6 +197,7 @@ def _trained_k(sae: SAE[Any]) -> int:
 
 
 def _require_topk(sae: SAE[Any], caller: str) -> None:
+    require_sae(caller, "sae", sae)
     per_token = isinstance(sae, TopKSAE | TopKTrainingSAE) and not isinstance(sae, BatchTopKTrainingSAE)
     if not per_token:
         raise ValueError(

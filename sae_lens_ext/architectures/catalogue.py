@@ -148,7 +148,12 @@ def list_architectures(pattern: str = "*") -> list[str]:
 
     Returns:
         Names, sorted; an empty list if none matches.
+
+    Raises:
+        ValueError: The pattern is no text.
     """
+    if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f'list_architectures was given pattern = {pattern!r}. Give text, such as "*topk*".')
     return sorted(name for name in _ARCHITECTURES if fnmatchcase(name, pattern))
 
 
@@ -232,6 +237,10 @@ def _registered(registry: Any, name: str, pair: tuple[type, type]) -> bool:
 
 
 def _entry(name: str) -> Architecture:
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"There is no architecture named {name!r}. Give a name that list_architectures() lists, as text."
+        )
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
     close = difflib.get_close_matches(name, _ARCHITECTURES, n=1)

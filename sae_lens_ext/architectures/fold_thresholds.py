@@ -17,6 +17,7 @@ import torch
 from sae_lens import SAE
 
 from sae_lens_ext.architectures.inference import as_inference, assemble
+from sae_lens_ext.architectures.sae_checks import require_sae
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 
 FOLDED_METADATA_KEY = "thresholds_folded"
@@ -98,7 +99,7 @@ def _require_jumprelu(sae: Any) -> Any:
         raise ValueError(
             f"Thresholds of {type(sae).__name__} cannot be folded. Give an SAE; load_sae(folder) loads one."
         )
-    inference = as_inference(sae)
+    inference = as_inference(require_sae("fold_thresholds", "sae", sae))
     architecture = inference.cfg.architecture()
     if architecture != "jumprelu" or any(not hasattr(inference, name) for name in _FOLDED_TENSORS):
         raise ValueError(

@@ -57,7 +57,10 @@ class HierarchicalTopKTrainingSAEConfig(RefusesUnknownFields, HasLevels, TopKTra
 
     @override
     def __post_init__(self) -> None:
-        require_positive_int(type(self).__name__, "k", self.k, self.d_sae, "d_sae")
+        owner = type(self).__name__
+        require_positive_int(owner, "d_in", self.d_in)
+        require_positive_int(owner, "d_sae", self.d_sae)
+        require_positive_int(owner, "k", self.k, self.d_sae, "d_sae")
         self._check_budgets()
         require_normalization(
             self,

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
+from sae_lens_ext.architectures.sae_checks import require_sae
+
 _DECIDING_SETTINGS = ("apply_b_dec_to_input", "normalize_activations", "k", "rescale_acts_by_decoder_norm")
 
 
@@ -21,7 +23,11 @@ def weights_fingerprint(sae: SAE[Any]) -> str:
 
     Returns:
         SHA-256 over settings, names, shapes and rounded values, in hexadecimal.
+
+    Raises:
+        ValueError: It is no SAE, or one on the meta device.
     """
+    require_sae("weights_fingerprint", "sae", sae)
     settings = {name: getattr(sae.cfg, name, None) for name in _DECIDING_SETTINGS}
     digest = hashlib.sha256(f"{sae.cfg.architecture()}{settings}".encode())
     for name, tensor in sorted(sae.state_dict().items()):

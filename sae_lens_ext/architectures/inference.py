@@ -48,5 +48,10 @@ def assemble_as(sae_class: type[SAE[Any]], cfg: SAEConfig, state_dict: dict[str,
     sae = sae_class(cfg)
     cfg.device = device
     sae.device = torch.device(device)
+    frozen = [t for t in state_dict.values() if isinstance(t, torch.nn.Parameter) and not t.requires_grad]
     sae.load_state_dict(state_dict, assign=True)
+    for (
+        parameter
+    ) in frozen:  # it is taken over as it is, but for this, which PyTorch sets as the class has it
+        parameter.requires_grad_(False)
     return sae

@@ -32,6 +32,8 @@ from sae_lens_ext.architectures.ranked_latents import (
     input_bias,
 )
 from sae_lens_ext.architectures.ranked_training import DeadLatents, RankedTrainingSAE
+from sae_lens_ext.architectures.sae_checks import ChecksInput
+from sae_lens_ext.architectures.saving import SavedWhole
 from sae_lens_ext.architectures.validation import (
     FOLDABLE_NORMALIZATIONS,
     RefusesUnknownFields,
@@ -59,6 +61,7 @@ class _KronShape:
 
     def _check(self) -> None:
         owner = type(self).__name__
+        require_positive_int(owner, "d_in", self.d_in)
         require_positive_int(owner, "d_sae", self.d_sae)
         require_positive_int(owner, "k", self.k, self.d_sae, "d_sae")
         require_positive_int(owner, "base_dim", self.base_dim, self.d_sae, "d_sae")
@@ -173,7 +176,7 @@ class KronTrainingSAEConfig(RefusesUnknownFields, HasLevels, _KronShape, TopKTra
         return {**super().get_inference_sae_cfg_dict(), "k": self.levels[-1]}
 
 
-class _KronEncoder(SAE[Any]):
+class _KronEncoder(ChecksInput, SAE[Any]):
     """What KronSAE and KronTrainingSAE have in common: everything up to the latents."""
 
     b_enc: nn.Parameter
@@ -282,7 +285,7 @@ class _KronEncoder(SAE[Any]):
             )
 
 
-class KronSAE(_KronEncoder, TopKSAE):
+class KronSAE(SavedWhole, _KronEncoder, TopKSAE):
     """KronSAE for inference (see the module); what `SAE.load_from_disk` gives for `kron`."""
 
     cfg: KronSAEConfig  # type: ignore[assignment]

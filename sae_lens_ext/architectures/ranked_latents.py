@@ -13,6 +13,7 @@ from sae_lens.saes.topk_sae import TopK
 from typing_extensions import override
 
 from sae_lens_ext.architectures.levels import largest_budget
+from sae_lens_ext.architectures.sae_checks import require_sae_input
 from sae_lens_ext.ops import has_bags, top_k
 
 
@@ -71,7 +72,12 @@ def top_k_of_acts(feature_acts: torch.Tensor, k: int) -> tuple[torch.Tensor, tor
 
 
 def encoder_input(sae: Any, x: torch.Tensor) -> torch.Tensor:
-    """Prepare activations as `SAE.process_sae_in` does, short of its hook and of subtracting b_dec."""
+    """Prepare activations as `SAE.process_sae_in` does, short of its hook and of subtracting b_dec.
+
+    Raises:
+        ValueError: They are no activations of this SAE.
+    """
+    require_sae_input(sae, x)
     return sae.run_time_activation_norm_fn_in(sae.reshape_fn_in(x.to(sae.dtype)))
 
 

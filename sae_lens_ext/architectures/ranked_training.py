@@ -23,6 +23,8 @@ from sae_lens_ext.architectures.ranked_latents import (
     goes_dense,
     top_k_of_acts,
 )
+from sae_lens_ext.architectures.sae_checks import ChecksInput
+from sae_lens_ext.architectures.saving import SavedWhole
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.ops import dead_latent_loss, multi_budget_loss
 
@@ -41,7 +43,7 @@ class DeadLatents:
     """They are ranked by activation times this, shape [N]; None for 1."""
 
 
-class RankedTrainingSAE(TopKTrainingSAE, ABC):
+class RankedTrainingSAE(SavedWhole, ChecksInput, TopKTrainingSAE, ABC):
     """A TopK training SAE that works on (values, indices); its configuration has `levels`."""
 
     cfg: Any
@@ -124,7 +126,8 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
         n_dead = 0 if dead is None else int(dead.sum())
         if dead is not None and n_dead > 0 and self.cfg.aux_loss_coefficient != 0:
             x = step_input.sae_in
-            k = min(x.shape[-1] // 2, n_dead)
+            half = max(1, x.shape[-1] // 2)
+            k = min(half, n_dead)
             found = self._dead_latents(dead.nonzero().flatten())
             loss = dead_latent_loss(
                 found.activations,
@@ -135,5 +138,5 @@ class RankedTrainingSAE(TopKTrainingSAE, ABC):
                 k,
                 found.rank_scale,
             )
-            loss = self.cfg.aux_loss_coefficient * min(n_dead / (x.shape[-1] // 2), 1.0) * loss
+            loss = self.cfg.aux_loss_coefficient * min(n_dead / half, 1.0) * loss
         return {"auxiliary_reconstruction_loss": loss}

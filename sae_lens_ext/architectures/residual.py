@@ -27,6 +27,8 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
 from sae_lens_ext.architectures.base_sae import FrozenBase, load_base, require_same_site
+from sae_lens_ext.architectures.sae_checks import ChecksInput
+from sae_lens_ext.architectures.saving import SavedWhole
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
 from sae_lens_ext.architectures.validation import (
     RefusesUnknownFields,
@@ -67,6 +69,7 @@ class ResidualTrainingSAEConfig(RefusesUnknownFields, BatchTopKTrainingSAEConfig
     @override
     def __post_init__(self) -> None:
         owner = type(self).__name__
+        require_positive_int(owner, "d_in", self.d_in)
         require_positive_int(owner, "d_sae", self.d_sae)
         k: Any = self.k  # whatever the user gave
         if isinstance(k, bool) or not isinstance(k, int | float) or not 0 < k <= self.d_sae:
@@ -95,7 +98,7 @@ class ResidualTrainingSAEConfig(RefusesUnknownFields, BatchTopKTrainingSAEConfig
         return "residual"
 
 
-class ResidualTrainingSAE(BatchTopKTrainingSAE):
+class ResidualTrainingSAE(SavedWhole, ChecksInput, BatchTopKTrainingSAE):
     """Trains ê against the error of a frozen base SAE (see the module).
 
     `encode` and `decode` are of ê alone. In a training step `sae_out` is x̂ + ê and `sae_in` is x, so

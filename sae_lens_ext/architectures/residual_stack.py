@@ -27,6 +27,8 @@ from sae_lens_ext.architectures.base_sae import require_stackable_base
 from sae_lens_ext.architectures.gated_base import without_gates
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.inference import as_inference, assemble, assemble_as
+from sae_lens_ext.architectures.sae_checks import ChecksInput, require_sae
+from sae_lens_ext.architectures.saving import SavedWhole
 from sae_lens_ext.architectures.stack_parts import joined_weights, residual_part
 from sae_lens_ext.architectures.validation import require_normalization, require_positive_int
 
@@ -89,7 +91,7 @@ class ResidualStackSAEConfig(SAEConfig):
         return "residual_stack"
 
 
-class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
+class ResidualStackSAE(SavedWhole, ChecksInput, SAE[ResidualStackSAEConfig]):
     """Base and residual SAEs as one SAE for inference (see the module).
 
     Latents are addressed by their flat index, the base's first, or by (domain, index): see
@@ -123,7 +125,7 @@ class ResidualStackSAE(SAE[ResidualStackSAEConfig]):
                 f"ResidualStackSAE.from_saes was given residuals of type {type(residuals).__name__}. Give a mapping from "
                 'the name of each domain to its residual SAE, such as {"code": sae}.'
             )
-        base = require_stackable_base(as_inference(base))
+        base = require_stackable_base(as_inference(require_sae("ResidualStackSAE.from_saes", "base", base)))
         fingerprint = weights_fingerprint(base)
         parts = {domain: residual_part(domain, sae, base, fingerprint) for domain, sae in residuals.items()}
         base = without_gates(base)

@@ -9,6 +9,7 @@ from sae_lens import SAE, JumpReLUSAE
 from sae_lens_ext.architectures.base_sae import require_same_site
 from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.residual import BASE_METADATA_KEY, require_base_identity
+from sae_lens_ext.architectures.sae_checks import require_sae
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ def residual_part(domain: str, sae: SAE[Any], base: SAE[Any], fingerprint: str) 
     Raises:
         ValueError: It is no residual SAE, reads another width or hook, or was trained on another base.
     """
-    part = as_inference(sae)
     what = f"the residual SAE of {domain!r}"
+    part = as_inference(require_sae("ResidualStackSAE.from_saes", what, sae))
     if not isinstance(part, JumpReLUSAE):
         raise ValueError(
             f"{what} has the architecture {part.cfg.architecture()!r}, but residual SAEs are saved as 'jumprelu'. "
