@@ -39,10 +39,10 @@ def whole_number(value: Any) -> int | None:
 
 
 def require_seed(owner: str, seed: Any) -> int:
-    """Give `seed` as an int; raise ValueError unless it is a whole number of at least 0."""
+    """Give `seed` as an int; raise ValueError unless it is a whole number of at least 0 that fits in 64 bits."""
     number = whole_number(seed)
-    if number is None or number < 0:
-        raise ValueError(f"{owner} was given seed = {seed!r}. Give a whole number of at least 0.")
+    if number is None or not 0 <= number < 2**63:
+        raise ValueError(f"{owner} was given seed = {seed!r}. Give a whole number from 0 to 2**63 - 1.")
     return number
 
 
@@ -54,6 +54,8 @@ def require_bool(owner: str, name: str, value: Any) -> None:
 
 def _of_python(value: Any) -> Any:
     """Give a tensor or array of one number as a number of Python's, and anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.is_meta:  # it has no number
+        return value
     several = isinstance(value, (torch.Tensor, np.ndarray)) and math.prod(value.shape) != 1
     return (
         value.item() if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) and not several else value

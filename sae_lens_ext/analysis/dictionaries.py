@@ -13,6 +13,7 @@ from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.kron import KronSAE
 from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.architectures.residual_stack import ResidualStackSAE
+from sae_lens_ext.architectures.sae_checks import require_sae
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
 from sae_lens_ext.language_model.hook_names import same_hook
 
@@ -41,6 +42,10 @@ def open_saes(caller: str, saes: SAESources) -> dict[str, SAE[Any]]:
     """
     if isinstance(saes, (str, Path, SAE)):
         raise ValueError(f"{caller} was given one SAE, {str(saes)[:60]!r}. Give two or more, in a list.")
+    if not isinstance(saes, (Mapping, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"{caller} was given SAEs of type {type(saes).__name__}. Give two or more, in a list or by name."
+        )
     if isinstance(saes, Mapping):
         named = [(str(name), source) for name, source in saes.items()]
     else:
@@ -71,7 +76,7 @@ def open_sae(caller: str, source: SAESource) -> SAE[Any]:
         ValueError: What was given is no SAE.
     """
     if isinstance(source, SAE):
-        return as_inference(source)
+        return as_inference(require_sae(caller, "an SAE", source))
     if isinstance(source, tuple):
         if len(source) != 2 or not all(isinstance(part, str) for part in source):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"{caller} was given {source!r}. A release is (release, sae_id).")

@@ -1,5 +1,6 @@
 """Texts as a user gives them, documents or token ids, as the token ids to read."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,11 @@ def given_tokens(
             the model reads.
     """
     if not isinstance(given, torch.Tensor):
+        documents: Any = given
+        if not isinstance(documents, (Sequence, Mapping)):
+            raise ValueError(
+                f"{caller} was given {type(given).__name__} as texts. Give a list of documents, or token ids [n, pos] as a tensor."
+            )
         require_documents(caller, given)
         if len(given) == 0:
             raise ValueError(f"{caller} was given no texts. Give at least one document.")

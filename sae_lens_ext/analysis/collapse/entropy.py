@@ -132,9 +132,9 @@ def require_activations(caller: str, name: str, z: Any, shape: str) -> None:
     """Raise ValueError unless z is a tensor of finite floating-point numbers, of as many dimensions as `shape` has names, none empty."""
     if not isinstance(z, torch.Tensor):
         raise ValueError(f"{caller} was given {name} of type {type(z).__name__}. Give a tensor {shape}.")
-    if z.ndim != shape.count(",") + 1 or z.numel() == 0 or not z.is_floating_point():
+    if z.ndim != shape.count(",") + 1 or z.numel() == 0 or not z.is_floating_point() or z.is_meta:
         raise ValueError(
-            f"{caller} was given {name} of the shape {tuple(z.shape)} and type {z.dtype}. Give floating-point numbers {shape}."
+            f"{caller} was given {name} of the shape {tuple(z.shape)} and type {z.dtype} on {z.device}. Give floating-point numbers {shape}."
         )
     if not torch.isfinite(z).all():
         raise ValueError(

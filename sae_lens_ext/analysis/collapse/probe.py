@@ -48,7 +48,7 @@ def fold_accuracies(
 ) -> torch.Tensor:
     """Give the accuracy on each fold by the probe learnt without it, [folds], float64. Arguments as for `separability`."""
     require_folds(caller, folds)
-    require_seed(caller, seed)
+    folds, seed = require_folds(caller, folds), require_seed(caller, seed)
     require_activations(caller, "features", features, "[n, d]")
     classes, y = _classes(caller, labels, len(features), folds)
     fold = deal_into_folds(y, folds, seed)
@@ -74,13 +74,14 @@ def deal_into_folds(y: torch.Tensor, folds: int, seed: int) -> torch.Tensor:
     return fold
 
 
-def require_folds(caller: str, folds: Any) -> None:
-    """Raise ValueError unless `folds` is a whole number of at least 2."""
+def require_folds(caller: str, folds: Any) -> int:
+    """Give `folds` as an int; raise ValueError unless it is a whole number of at least 2."""
     number = whole_number(folds)
     if number is None or number < 2:
         raise ValueError(
             f"{caller} was given folds = {folds!r}. Give a whole number of at least 2, such as 5."
         )
+    return number
 
 
 def _classes(caller: str, labels: Any, n: int, folds: int) -> tuple[int, torch.Tensor]:
@@ -89,6 +90,7 @@ def _classes(caller: str, labels: Any, n: int, folds: int) -> tuple[int, torch.T
         not isinstance(labels, torch.Tensor)
         or labels.is_floating_point()
         or labels.is_complex()
+        or labels.is_meta
         or labels.shape != (n,)
     ):
         what = (
@@ -97,7 +99,7 @@ def _classes(caller: str, labels: Any, n: int, folds: int) -> tuple[int, torch.T
             else type(labels).__name__
         )
         raise ValueError(
-            f"{caller} was given labels of {what}, for {n} examples. Give a tensor of whole numbers, [{n}]."
+            f"{caller} was given labels of {what}, for {n} examples (rows of features). Give a tensor of whole numbers, [{n}]."
         )
     names, y, counts = labels.cpu().unique(return_inverse=True, return_counts=True)
     if len(names) < 2 or int(counts.min()) < folds:
@@ -105,7 +107,7 @@ def _classes(caller: str, labels: Any, n: int, folds: int) -> tuple[int, torch.T
             f"{int(count)} of class {int(name)}" for name, count in zip(names, counts, strict=True)
         )
         raise ValueError(
-            f"{caller} was given {shown}, to be dealt into {folds} folds. Give at least two classes, and of each at least {folds} examples, or fewer folds."
+            f"{caller} was given labels of {len(names)} classes, {shown}, to be dealt into {folds} folds. Give at least two classes, and of each at least {folds} examples, or fewer folds."
         )
     return len(names), y
 

@@ -14,6 +14,10 @@ from sae_lens_ext.analysis.flow.null import (
     null_cosines,
 )
 from sae_lens_ext.analysis.flow.sites import FlowSites
+from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.number_checks import require_seed
+
+LARGEST_NULL = 2**24
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Links:
     """Finds matches from site to site, and keeps the null distributions, which are dear beside one feature's match."""
 
     def __init__(self, sites: FlowSites, null: NullModel, n_null: int, seed: int) -> None:
+        require_positive_int("The null model", "n_null", n_null, LARGEST_NULL, "what fits into memory")
+        seed = require_seed("The null model", seed)
         self.sites = sites
         self.settings: dict[str, Any] = {"null": null, "n_null": n_null, "seed": seed}
         """What the null quantiles depend on, for the provenance."""

@@ -105,6 +105,10 @@ def trace_features(
     """
     limits = thresholds_of(caller, thresholds)
     found = FlowSites.open(caller, sites, model=model)
+    if isinstance(starts, str) or not isinstance(starts, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"{caller} was given starts of type {type(starts).__name__}. Give a list of features, (hook name, index) each."
+        )
     seeds: list[Feature] = []
     for start in starts:
         if not isinstance(start, Sequence) or isinstance(start, str) or len(start) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]

@@ -10,6 +10,8 @@ from functools import cache
 
 import torch
 
+from sae_lens_ext.number_checks import whole_number
+
 _SHORTLIST = 16
 """Rows on a shortlist, at least: with fewer, more rows must be compared in float32 as a whole."""
 _CHUNK_BYTES = 24 * 2**20
@@ -50,10 +52,12 @@ def top_cosines(
     Raises:
         ValueError: top_k is out of range.
     """
-    if not 1 <= top_k <= len(b):
+    number = whole_number(top_k)
+    if number is None or not 1 <= number <= len(b):
         raise ValueError(
             f"top_k = {top_k} is out of range. There are {len(b)} rows to choose from: give 1 to {len(b)}."
         )
+    top_k = number
     b = b.to(a.device)
     n_short = max(top_k, _SHORTLIST)
     if shortlist is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -145,13 +146,18 @@ def firing_rates_on(saes: SAESources, activations: torch.Tensor, *, batch_size: 
     opened = open_saes("firing_rates_on", saes)
     require_same_site("firing_rates_on", opened)
     require_folded("firing_rates_on", opened)
+    if not isinstance(activations, torch.Tensor) or activations.is_complex() or activations.is_meta:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"firing_rates_on was given activations of type {type(activations).__name__} ({getattr(activations, 'dtype', None)}, {getattr(activations, 'device', None)}). "
+            "Give a tensor of real numbers, [n, d_in]."
+        )
     if activations.ndim != 2 or len(activations) == 0:
         raise ValueError(
             f"firing_rates_on was given activations of the shape {tuple(activations.shape)}. Give [n, d_in], a row for each token."
         )
     metadata = next(iter(opened.values())).cfg.metadata
     return _rates(
-        count_firings(opened, activations.split(batch_size)),
+        count_firings(opened, activations.split(min(batch_size, len(activations)))),
         opened,
         {**versions(), "model_name": metadata.model_name, "hook_name": metadata.hook_name},
     )
@@ -176,6 +182,10 @@ def rates_of(
     elif isinstance(given, Mapping):
         by_name = given
     else:
+        if not isinstance(given, (Sequence, torch.Tensor)) or isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"firing_rates is of type {type(given).__name__}. Give what measure_firing_rates found, or one tensor [d_sae] for each SAE."
+            )
         if len(given) != len(saes):
             raise ValueError(
                 f"firing_rates has {len(given)} entries for {len(saes)} SAEs. Give one tensor [d_sae] for each, in the same order."
@@ -193,7 +203,12 @@ def rates_of(
                 f"The firing rates of {name!r} were measured on an SAE with other weights than the {name!r} given here. SAEs in a list are named by "
                 "seed or position: give all of them by name, or measure the firing rates of these."
             )
-        rates = torch.as_tensor(by_name[name]).detach().float().cpu()
+        try:
+            rates = torch.as_tensor(by_name[name]).detach().float().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"The firing rates of the SAE {name!r} are no numbers, but of type {type(by_name[name]).__name__}. Give a tensor [{sae.cfg.d_sae}]."
+            ) from None
         if rates.shape != (sae.cfg.d_sae,):
             raise ValueError(
                 f"The firing rates of the SAE {name!r} have the shape {tuple(rates.shape)}. Give [{sae.cfg.d_sae}], one for each latent."
@@ -215,7 +230,11 @@ def firing_floor(min_firing_rate: float | None, given: Any) -> float:
     """
     if min_firing_rate is None:
         return min(1.0, MIN_FIRINGS / given.n_tokens) if isinstance(given, FiringRates) else 0.0
-    if isinstance(min_firing_rate, bool) or not 0 <= min_firing_rate <= 1:
+    if (
+        isinstance(min_firing_rate, bool)
+        or not isinstance(min_firing_rate, Real)
+        or not 0 <= min_firing_rate <= 1
+    ):
         raise ValueError(
             f"min_firing_rate = {min_firing_rate!r} is out of range. Give a share of tokens, 0 to 1, such as 1e-4."
         )

@@ -10,6 +10,9 @@ from sae_lens import SAE
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.ranks import Ranks
 
+LATENTS_AT_ONCE = 2**26
+"""Up to how many latents of a batch, rows times d_sae, are held at a time: a batch that has more is encoded in parts."""
+
 
 @dataclass(frozen=True)
 class FiringCounts:
@@ -56,12 +59,19 @@ def _firings(name: str, sae: SAE[Any], x: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"The activations have width {x.shape[-1]}, but the SAE {name!r} has d_in = {sae.cfg.d_in}. It belongs to another model or hook."
         )
-    with flat_heads(sae):
-        acts = sae.encode(x.to(sae.device, sae.dtype))
-    acts = acts.to_dense() if acts.is_sparse else acts
-    for what, tensor in (("the activations", x), (f"the latents of the SAE {name!r} on them", acts)):
-        if not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"There is NaN or infinity in {what}, so that nothing can be counted. Look at the precision: float16 overflows where bfloat16 does not."
-            )
-    return (acts != 0).sum(dim=0).cpu()
+    _require_finite("the activations", x)
+    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64)
+    for rows in x.split(max(1, LATENTS_AT_ONCE // sae.cfg.d_sae)):
+        with flat_heads(sae):
+            acts = sae.encode(rows.to(sae.device, sae.dtype))
+        acts = acts.to_dense() if acts.is_sparse else acts
+        _require_finite(f"the latents of the SAE {name!r} on them", acts)
+        fired += (acts != 0).sum(dim=0).cpu()
+    return fired
+
+
+def _require_finite(what: str, tensor: torch.Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        raise ValueError(
+            f"There is NaN or infinity in {what}, so that nothing can be counted. Look at the precision: float16 overflows where bfloat16 does not."
+        )

@@ -23,6 +23,7 @@ from sae_lens_ext.analysis.stability.firing import FiringRates, firing_floor, ra
 from sae_lens_ext.analysis.stability.pairs import Pairs, pair_measures, pairs_to_match
 from sae_lens_ext.analysis.stability.report import PairMeasures, StabilityReport
 from sae_lens_ext.architectures.identity import weights_fingerprint
+from sae_lens_ext.number_checks import require_seed
 from sae_lens_ext.ranks import Ranks, current_ranks, divided, share_of
 
 NULL_LATENTS = 512
@@ -87,6 +88,7 @@ def feature_stability(
             firing rates are missing, of the wrong length or not from 0 to 1; a threshold, floor or choice of pairs is out of range; a
             floor is given without firing rates; no latent of an SAE counts.
     """
+    seed = require_seed("feature_stability", seed)
     require_threshold("feature_stability", threshold)
     opened = open_saes("feature_stability", saes)
     require_same_site("feature_stability", opened)

@@ -26,6 +26,7 @@ from sae_lens_ext.analysis.stability.geometry.probe_result import ProbeScore, St
 from sae_lens_ext.analysis.stability.report import StabilityReport
 from sae_lens_ext.analysis.stability.same_saes import LabelledRows, labelled_rows, report_provenance
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.number_checks import require_seed
 
 Indices: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 _BLOCK = 1024
@@ -78,6 +79,7 @@ def stability_probe(
     caller = "stability_probe"
     named = open_saes(caller, saes)
     require_positive_int(caller, "n_shuffles", n_shuffles)
+    seed = require_seed(caller, seed)
     _require_penalty(l2)
     _require_folds(n_folds)
     samples = [_samples(labelled) for labelled in labelled_rows(caller, named, report)]

@@ -9,7 +9,7 @@ rows of each class, beside rows that mean nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from sae_lens_ext.analysis.stability.geometry.subspaces_result import (
 from sae_lens_ext.analysis.stability.report import STABLE, UNSTABLE, StabilityReport
 from sae_lens_ext.analysis.stability.same_saes import LabelledRows, labelled_rows, report_provenance
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.number_checks import require_seed
 
 
 @torch.no_grad()
@@ -71,6 +72,7 @@ def subspace_report(
     caller = "subspace_report"
     named = open_saes(caller, saes)
     require_positive_int(caller, "n_draws", n_draws)
+    seed = require_seed(caller, seed)
     _require_cosine(max_partner_cosine)
     anchors = labelled_rows(caller, named, report)
     n = min(len(rows) for labelled in anchors for rows in (labelled.unstable, labelled.stable))
@@ -162,6 +164,10 @@ def _ranks(ranks: Sequence[int] | None, n: int, d_in: int) -> tuple[int, ...]:
     largest = min(n, d_in)
     if ranks is None:
         return tuple(2**i for i in range(d_in.bit_length()) if 2**i <= max(1, min(n, d_in // 2)))
+    if isinstance(ranks, str) or not isinstance(ranks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"subspace_report.ranks = {ranks!r} is no list. Give whole numbers such as (1, 2, 4, 8)."
+        )
     chosen: tuple[Any, ...] = tuple(ranks)
     whole = all(isinstance(r, int) and not isinstance(r, bool) for r in chosen)
     if not chosen or not whole or list(chosen) != sorted(set(chosen)):

@@ -22,9 +22,11 @@ from sae_lens_ext.analysis.stability.pooling.selection import Selection, select_
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.inference import assemble
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.number_checks import require_seed
 
 Order = Literal["reappearance", "frequency", "random"]
 _POOLABLE = ("topk", "jumprelu", "standard")
+_ROWS_AT_ONCE = 2**14
 _COMMON_SETTINGS = ("k", "apply_b_dec_to_input", "normalize_activations", "rescale_acts_by_decoder_norm")
 
 
@@ -74,6 +76,7 @@ def pool_features(
             d_sae distinct features; references or firing rates are missing; a setting is out of range.
     """
     require_positive_int("pool_features", "d_sae", d_sae)
+    seed = require_seed("pool_features", seed)
     if order not in get_args(Order):
         raise ValueError(
             f"pool_features was given order = {order!r}. Give one of {', '.join(map(repr, get_args(Order)))}."
@@ -91,14 +94,15 @@ def pool_features(
     device = next(iter(opened.values())).device
     rows = {name: decoder_rows(name, sae).to(device) for name, sae in everyone.items()}
     require_no_twins("pool_features", rows)
-    pooled = torch.cat([rows[f"pooled {name}"] for name in opened])
+    pooled = torch.cat([rows.pop(f"pooled {name}") for name in opened])
     rates = rates_of(firing_rates, opened)
     rate = None if rates is None else torch.cat(rates)
     floor = firing_floor(min_firing_rate, firing_rates)
     visited = (pooled != 0).any(dim=1).cpu()
     if rate is not None:
         visited &= (rate > 0) & (rate >= floor)
-    keys = _keys(order, pooled, [rows[f"reference {name}"] for name in held_out], rate, threshold, seed)
+    keys = _keys(order, pooled, list(rows.values()), rate, threshold, seed)
+    rows.clear()  # large, and no longer needed
     visits = visited.nonzero().flatten()
     for key in reversed(keys):  # the first counts most; a sort keeps the order of the one before among equals
         visits = visits[key[visits].argsort(descending=True, stable=True)]
@@ -148,12 +152,17 @@ def _assembled(
     device, dtype = first.device, first.dtype
     best = visits[selection.kept]  # of all latents of all SAEs in a row
     directions = torch.zeros(len(best), pooled.shape[1])
-    member = selection.cluster >= 0
-    directions.index_add_(0, selection.cluster[member], pooled[visits[member]].cpu())
+    for members in (selection.cluster >= 0).nonzero().flatten().split(_ROWS_AT_ONCE):
+        directions.index_add_(0, selection.cluster[members], pooled[visits[members].to(pooled.device)].cpu())
     b_dec = torch.stack([sae.b_dec.detach().float().to(device) for sae in saes]).mean(dim=0)
 
     def of_best(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([part.detach().float().cpu() for part in parts])[best]
+        found, first_row = torch.empty(len(best), *parts[0].shape[1:]), 0
+        for part in parts:  # one by one, as together they are as large as the SAEs
+            mine = (best >= first_row) & (best < first_row + len(part))
+            found[mine] = part.detach()[(best[mine] - first_row).to(part.device)].float().cpu()
+            first_row += len(part)
+        return found
 
     lengths = of_best([sae.W_dec.detach().float().norm(dim=1) for sae in saes])
     tensors = {

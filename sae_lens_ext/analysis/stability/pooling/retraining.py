@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens.util import dtype_to_str
 
 from sae_lens_ext.architectures.inference import as_inference, assemble, assemble_as
+from sae_lens_ext.architectures.sae_checks import require_sae
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.number_checks import require_seed
 
 
 def retrain_encoder(
@@ -44,7 +47,8 @@ def retrain_encoder(
         ValueError: It is not a topk SAE, or normalises activations; these have another width, do not fill one batch, or hold NaN or
             infinity; a setting is out of range.
     """
-    sae = as_inference(sae)
+    seed = require_seed("retrain_encoder", seed)
+    sae = as_inference(require_sae("retrain_encoder", "sae", sae))
     if not isinstance(sae, TopKSAE):
         raise ValueError(
             f"retrain_encoder was given an SAE of the architecture {sae.cfg.architecture()!r}. It trains topk SAEs, whose sparsity needs no "
@@ -57,6 +61,11 @@ def retrain_encoder(
         )
     for name, value in (("n_tokens", n_tokens), ("batch_size_tokens", batch_size_tokens)):
         require_positive_int("retrain_encoder", name, value)
+    if not isinstance(activations, torch.Tensor) or activations.is_complex() or activations.is_meta:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"retrain_encoder was given activations of type {type(activations).__name__} ({getattr(activations, 'dtype', None)}, {getattr(activations, 'device', None)}). "
+            f"Give a tensor of real numbers, [n, {sae.cfg.d_in}]."
+        )
     if activations.ndim != 2 or activations.shape[1] != sae.cfg.d_in or len(activations) < batch_size_tokens:
         raise ValueError(
             f"retrain_encoder was given activations of the shape {tuple(activations.shape)}. Give [n, {sae.cfg.d_in}] with at least one batch of "
@@ -71,10 +80,11 @@ def retrain_encoder(
             "retrain_encoder was given activations that hold NaN or infinity. Look at the precision they were read in: float16 overflows where "
             "bfloat16 does not."
         )
-    if isinstance(lr, bool) or not 0 < lr < math.inf:
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
         raise ValueError(
             f"retrain_encoder was given lr = {lr!r}, which is no learning rate. Give a number above 0, such as 1e-3."
         )
+    activations = activations.detach()
     dtype = torch.promote_types(sae.dtype, torch.float32)
     training = assemble_as(
         TopKTrainingSAE,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn.functional import normalize
 from sae_lens_ext.analysis.dictionaries import SAESources
 from sae_lens_ext.analysis.stability.rotations import random_rotation
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.number_checks import require_number
 
 if TYPE_CHECKING:
     from sae_lens_ext.analysis.stability.report import StabilityReport
@@ -71,6 +73,10 @@ class LowRankFeatureModel:
         for name in ("d_in", "n_independent", "n_low_rank", "rank"):
             require_positive_int("LowRankFeatureModel", name, getattr(self, name))
         _require_seed("LowRankFeatureModel", self.seed)
+        for name in ("firing_probability", "noise"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                require_number("LowRankFeatureModel", name, value)
         if not 0 < self.firing_probability <= 1:
             raise ValueError(
                 f"LowRankFeatureModel.firing_probability = {self.firing_probability} is no probability to fire with. Give a number above 0 and "
