@@ -70,7 +70,12 @@ class AddVector(SingleIntervention):
             ValueError: The vector is not one of finite numbers.
         """
         vector: Any = self.vector
-        if not isinstance(vector, torch.Tensor) or not vector.is_floating_point() or vector.ndim != 1:
+        if (
+            not isinstance(vector, torch.Tensor)
+            or not vector.is_floating_point()
+            or vector.ndim != 1
+            or vector.numel() == 0
+        ):
             what = (
                 f"{tuple(vector.shape)}, {vector.dtype}"
                 if isinstance(vector, torch.Tensor)
@@ -78,6 +83,10 @@ class AddVector(SingleIntervention):
             )
             raise ValueError(
                 f"AddVector was given a vector that is {what}. Give a tensor of floating-point numbers [d]."
+            )
+        if vector.is_meta:
+            raise ValueError(
+                "AddVector was given a vector on the meta device, without its numbers. Load the weights it is of first."
             )
         if not torch.isfinite(vector).all():
             raise ValueError(

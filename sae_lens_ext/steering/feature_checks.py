@@ -41,7 +41,7 @@ def require_feature(owner: str, sae: Any, index: Any) -> int:
         )
     if not 0 <= found < sae.cfg.d_sae:
         raise ValueError(
-            f"{owner} was given index = {found}, but the SAE {sae_name(sae)!r} has the features 0 to {sae.cfg.d_sae - 1}."
+            f"{owner} was given index = {found}, but the SAE {sae_name(sae)!r} has the features 0 to {sae.cfg.d_sae - 1}. Give one of these."
         )
     require_folded(owner, {sae_name(sae): sae})
     if sae.cfg.metadata[BASE_METADATA_KEY] is not None:
@@ -77,6 +77,11 @@ def feature_site(owner: str, sae: SAE[Any], hook_name: str | None) -> Site:
     Raises:
         ValueError: Neither names a hook.
     """
+    given: Any = hook_name
+    if given is not None and (not isinstance(given, str) or not given):
+        raise ValueError(
+            f"{owner} was given hook_name = {given!r:.100}. Give the name of a hook, such as 'blocks.10.hook_resid_post', or None for the SAE's own."
+        )
     metadata = sae.cfg.metadata
     found = hook_name or metadata.hook_name_out or metadata.hook_name
     if found is None:

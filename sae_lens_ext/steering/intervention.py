@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
@@ -175,7 +175,10 @@ def flattened(caller: str, interventions: Any) -> list[SingleIntervention]:
         ValueError: There is none, or something is no intervention.
     """
     parts: list[SingleIntervention] = []
-    for intervention in interventions:
+    several: Any = interventions if isinstance(interventions, Iterable) else [interventions]
+    if isinstance(interventions, SingleIntervention) or isinstance(several, (str, bytes, torch.Tensor)):
+        several = [interventions]
+    for intervention in several:
         if not isinstance(intervention, Intervention):
             raise ValueError(
                 f"{caller} was given {type(intervention).__name__} as an intervention. Give AddVector, AddFeature, ScaleFeature, ClampFeature, "

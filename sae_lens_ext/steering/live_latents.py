@@ -36,6 +36,11 @@ class LiveLatents:
         self.indices = torch.tensor([change.index for change in changes], device=device)
         self.gains = torch.tensor([change.gain for change in changes], device=device)
         self.offsets = torch.tensor([change.offset for change in changes], device=device)
+        if not torch.isfinite(self.gains).all() or not torch.isfinite(self.offsets).all():
+            raise ValueError(
+                f"A feature of the SAE {sae_name(self.sae)!r} is multiplied by or set to more than float32 can hold, so that the activations would be infinite. Give "
+                "a smaller factor or value."
+            )
         with torch.inference_mode(False), torch.no_grad():
             self.rows = decoder_rows_at(self.sae, self.indices)
             self._columns = EncoderColumns.of(self.sae, self.indices)
@@ -114,7 +119,7 @@ def _require_sum(sae: SAE[Any], indices: torch.Tensor, rows: torch.Tensor) -> No
         torch.autocast(rows.device.type, enabled=False),
     ):
         decoded, nothing = sae.decode(acts).float()
-    expected = (weights @ rows).float()
+        expected = (weights @ rows).float()
     tolerance = 1e-3 if torch.finfo(sae.dtype).bits >= 32 else 3e-2
     size = rows.float().norm(dim=-1).sum() + nothing.norm()
     if not (decoded - nothing - expected).norm() <= tolerance * size:

@@ -33,6 +33,12 @@ class Sequences:
     """How many tokens of each are prompt, BOS counted; 1 to the length of the sequence."""
 
     def __post_init__(self) -> None:
+        for name in ("tokens", "prompt_lengths"):
+            value = getattr(self, name)
+            if not _is_several(value) and not (name == "prompt_lengths" and isinstance(value, int)):
+                raise ValueError(
+                    f"Sequences was given {name} as {type(value).__name__}. Give a tuple with an entry for each sequence."
+                )
         if isinstance(self.prompt_lengths, int) or len(self.prompt_lengths) != len(self.tokens):
             raise ValueError(
                 f"Sequences was given {len(self.tokens)} sequences of tokens and {_count(self.prompt_lengths)}. Give one prompt length for each."
@@ -58,6 +64,11 @@ class Sequences:
         Raises:
             ValueError: There are more of one than of the other, or as for `Sequences`.
         """
+        for name, value in (("prompts", prompts), ("completions", completions)):
+            if not _is_several(value):
+                raise ValueError(
+                    f"Sequences.joined was given {name} as {type(value).__name__}. Give a list with the token ids of each."
+                )
         if len(prompts) != len(completions):
             raise ValueError(
                 f"Sequences.joined was given {len(prompts)} prompts and {len(completions)} completions. Give a completion for each prompt."
@@ -265,6 +276,10 @@ def _ids(row: int, value: Any, at_least: int = 1) -> torch.Tensor:
     if not isinstance(ids, torch.Tensor) or ids.ndim != 1 or ids.dtype not in _INTEGERS:
         what = f"{tuple(ids.shape)}, {ids.dtype}" if isinstance(ids, torch.Tensor) else type(ids).__name__
         raise ValueError(f"Sequences was given {what} in row {row}. Give token ids [pos], whole numbers.")
+    if ids.is_meta:
+        raise ValueError(
+            f"Sequences was given a tensor on the meta device in row {row}, without its numbers. Give token ids [pos]."
+        )
     if len(ids) < at_least:
         raise ValueError(f"Sequences was given no token in row {row}. Leave the row out.")
     if len(ids) and int(ids.min()) < 0:
@@ -272,6 +287,11 @@ def _ids(row: int, value: Any, at_least: int = 1) -> torch.Tensor:
             f"Sequences was given the token id {int(ids.min())} in row {row}. Ids count from 0; leave padding out."
         )
     return ids.detach().to("cpu", torch.int64, copy=True)
+
+
+def _is_several(value: Any) -> bool:
+    array = isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
+    return array or (isinstance(value, Sequence) and not isinstance(value, (str, bytes)))
 
 
 def _is_list(value: Any) -> bool:

@@ -119,6 +119,10 @@ class SiteChanges:
 @torch.inference_mode(False)
 @torch.no_grad()
 def _plus(part: SingleIntervention, total: torch.Tensor | None, effect: AddedVector) -> torch.Tensor:
+    if abs(effect.strength) > torch.finfo(torch.float32).max:
+        raise ValueError(
+            f"{part} has a strength that float32 cannot hold, so that the activations would be infinite. Give a smaller one."
+        )
     vector = effect.strength * effect.direction(effect.vector if total is None else total)
     if total is not None and vector.shape != total.shape:
         raise ValueError(

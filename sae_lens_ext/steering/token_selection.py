@@ -134,6 +134,10 @@ def _read_positions(owner: str, positions: Any) -> int | slice | tuple[int, ...]
         return one
     if isinstance(positions, slice):
         return _read_slice(owner, positions)
+    if isinstance(positions, torch.Tensor) and positions.is_meta:
+        raise ValueError(
+            f"{owner} was given positions as a tensor on the meta device, without its numbers. Give a mask [batch, prompt] of bools, or a list of ints."
+        )
     if isinstance(positions, (torch.Tensor, np.ndarray)):
         if isinstance(positions, torch.Tensor) and positions.dtype == torch.bool and positions.ndim == 2:
             return positions
@@ -145,7 +149,7 @@ def _read_positions(owner: str, positions: Any) -> int | slice | tuple[int, ...]
                 "as a tensor [batch, prompt] of bools, or positions as whole numbers [n]."
             )
         return tuple(numbers)
-    if not isinstance(positions, Sequence) or isinstance(positions, str) or not positions:
+    if not isinstance(positions, Sequence) or isinstance(positions, (str, bytes)) or not positions:
         raise ValueError(
             f"{owner} was given positions = {positions!r}. Give None for all tokens, an int, a slice, a list of ints, or a mask "
             "[batch, prompt] of bools."

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -105,12 +105,14 @@ def _words_of(text: str) -> list[str]:
 
 
 def _word_list(caller: str, words: Any) -> frozenset[str]:
-    if isinstance(words, str) or not words:
+    listed = isinstance(words, (Sequence, Set)) and not isinstance(words, (str, bytes))
+    if not listed or not words:
         raise ValueError(f'{caller} was given {words!r}. Give a list of words, such as ["sea", "ship"].')
     found: set[str] = set()
     for word in words:
-        parts = _words_of(word) if isinstance(word, str) else []
-        if len(parts) != 1 or not _WORD.fullmatch(word.strip().casefold()):
+        text = word if isinstance(word, str) else ""
+        parts = _words_of(text)
+        if len(parts) != 1 or not _WORD.fullmatch(text.strip().casefold()):
             raise ValueError(
                 f"{caller} was given {word!r}, which is not one word, in its list. Give single words; score phrases by a function of your own."
             )

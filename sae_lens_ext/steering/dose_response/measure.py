@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.bootstrap import Estimate, estimate, resamples
+from sae_lens_ext.number_checks import require_seed
 from sae_lens_ext.steering.dose_response.behaviour import Behaviour, behaviour_name, score_completion
 from sae_lens_ext.steering.dose_response.checks import (
     CALLER,
@@ -107,6 +108,7 @@ def dose_response(
         ("n_resamples", n_resamples),
     ):
         require_positive_int(CALLER, what, value)
+    seed = require_seed(CALLER, seed)
     interventions = [None, *(_intervention(intervention_of, dose) for dose in doses)]
     if themes:
         require_acts_on_prompts(interventions)

@@ -4,7 +4,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_lens_ext.number_checks import require_bool
+from sae_lens_ext.number_checks import require_bool, whole_number
+
+_FLAGS = int(re.A | re.I | re.L | re.M | re.S | re.U | re.X)
+"""All of `re`'s that change what matches; what it has besides prints, or is deprecated."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,14 @@ class MatchesPattern:
 
     def __post_init__(self) -> None:
         require_bool(type(self).__name__, "full", self.full)
-        pattern, flags = self.pattern, self.flags
+        pattern, own = self.pattern, whole_number(self.flags)
+        if own is None or own & ~_FLAGS:
+            raise ValueError(
+                f"MatchesPattern was given flags = {self.flags!r:.80}, with which Python cannot compile a pattern. Give flags of re, such as re.IGNORECASE, or 0."
+            )
+        flags = own
         if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
-            pattern, flags = pattern.pattern, pattern.flags | self.flags
+            pattern, flags = pattern.pattern, pattern.flags | own
         if not isinstance(pattern, str):
             raise ValueError(
                 f"MatchesPattern was given pattern = {self.pattern!r:.80}. Give a regular expression as a text, such as r'\\d+ apples'."

@@ -17,7 +17,7 @@ from sae_lens_ext.number_checks import require_bool, require_number, whole_numbe
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.steer import steer
 from sae_lens_ext.steering.steered_tokens import depends_on_prompt, require_no_masks
-from sae_lens_ext.steering.training.reward_calls import Reward, call_reward, reward_name
+from sae_lens_ext.steering.training.reward_calls import Reward, call_reward, require_reward, reward_name
 from sae_lens_ext.steering.training.reward_measurement import RewardMeasurement
 from sae_lens_ext.steering.training.rollout import Rollout, Sampling, sample
 from sae_lens_ext.steering.training.texts import (
@@ -75,6 +75,7 @@ def measure_reward(
         RewardError: The reward raised, or gave no finite number; it says for which sample.
     """
     require_language_model(_CALLER, model)
+    require_reward(_CALLER, reward)
     samples = _count("samples", samples, 1)
     max_new_tokens = _count("max_new_tokens", max_new_tokens, 1)
     batch_size, seed = _count("batch_size", batch_size, 1), _count("seed", seed, 0)
@@ -85,6 +86,10 @@ def measure_reward(
             f"{_CALLER} was given temperature = {temperature!r}. Give a number above 0, such as 1.0."
         )
     if intervention is not None:
+        if not isinstance(intervention, Intervention):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"{_CALLER} was given {type(intervention).__name__} as the intervention. Give AddVector, AddFeature, vectors.interventions(model), or None."
+            )
         require_no_masks(_CALLER, intervention)
     ids = prompt_tokens(
         _CALLER, model, prompts, prepend_bos=prepend_bos, max_new_tokens=max_new_tokens, prefix=prefix

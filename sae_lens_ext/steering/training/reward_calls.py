@@ -34,6 +34,15 @@ class RewardError(ValueError):
         """The vectors before the step in which it failed; None outside a training."""
 
 
+def require_reward(caller: str, reward: Any) -> None:
+    """Raise ValueError unless a reward can be called."""
+    if not callable(reward):
+        raise ValueError(
+            f"{caller} was given reward = {reward!r:.100}. Give a function of (prompt, completion) that gives a number, such as "
+            "LastNumberEquals(answers)."
+        )
+
+
 def call_reward(
     reward: Reward, prompts: Sequence[str], completions: Sequence[Sequence[str]]
 ) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ _COUNTS = {
     "kl_every": 0,
     "seed": 0,
 }
+_LARGEST = 3e38
+"""About where float32 ends."""
 _NUMBERS = {"temperature": False, "clip": False, "weight_decay": True, "warmup": True}
 
 
@@ -114,9 +116,9 @@ def require_learning_rates(caller: str, layers: tuple[int, ...], lr: Any) -> dic
             f"{caller} was given learning rates for the layers {sorted(rates)}, but trains the layers {list(layers)}. Give one for every layer, or one number."
         )
     for layer in layers:
-        if require_number(caller, f"the learning rate of layer {layer}", rates[layer]) <= 0:
+        if not 0 < require_number(caller, f"the learning rate of layer {layer}", rates[layer]) < _LARGEST:
             raise ValueError(
-                f"{caller} was given the learning rate {rates[layer]!r} for layer {layer}. Give a finite number above 0, such as 1e-3."
+                f"{caller} was given the learning rate {rates[layer]!r} for layer {layer}. Give a finite number above 0 that float32 holds, such as 1e-3."
             )
     return {
         layer: require_number(caller, f"the learning rate of layer {layer}", rates[layer]) for layer in layers
@@ -132,7 +134,22 @@ def learning_rates_by_depth(n_layers: int, first: float = 3e-3, last: float = 1e
         n_layers: Layers of the model.
         first: Of layer 0.
         last: Of the last layer.
+
+    Raises:
+        ValueError: The layers are no whole number above 0, or a rate is no finite number above 0.
     """
+    caller = "learning_rates_by_depth"
+    n = whole_number(n_layers)
+    if n is None or n < 1:
+        raise ValueError(
+            f"{caller} was given n_layers = {n_layers!r}. Give the model's number of layers, at least 1."
+        )
+    n_layers, first, last = n, require_number(caller, "first", first), require_number(caller, "last", last)
+    for name, rate in (("first", first), ("last", last)):
+        if rate <= 0:
+            raise ValueError(
+                f"{caller} was given {name} = {rate!r}. Give a finite number above 0, such as 1e-3."
+            )
     return {layer: first * (last / first) ** (layer / max(1, n_layers - 1)) for layer in range(n_layers)}
 
 

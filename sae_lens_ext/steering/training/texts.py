@@ -1,6 +1,6 @@
 """Prompts and completions between text and token ids."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -91,7 +91,10 @@ def require_stop_tokens(caller: str, model: Any, given: Any) -> tuple[int, ...]:
     """
     if given is None:
         return tuple(stop_tokens(model))
-    ids = [whole_number(number) for number in ([given] if isinstance(given, int) else given)]
+    several = given if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if isinstance(given, torch.Tensor) and given.ndim == 0:
+        several = [given]
+    ids = [whole_number(number) for number in several]
     if any(token is None or token < 0 for token in ids):
         raise ValueError(
             f"{caller} was given stop_tokens = {given!r}. Give token ids, or None for the model's own."

@@ -147,7 +147,14 @@ class SteeringVectors(LinearCombination):
 
         Args:
             prefix: What comes before `layers`.
+
+        Raises:
+            ValueError: The prefix is no text.
         """
+        if not isinstance(prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"to_bias_state_dict was given prefix = {prefix!r:.100}. Give a text, such as 'model.', or ''."
+            )
         return {f"{prefix}layers.{layer}.mlp.down_proj.bias": self[layer].clone() for layer in self}
 
     @classmethod
@@ -168,7 +175,7 @@ class SteeringVectors(LinearCombination):
                 f"SteeringVectors.zeros was given layers = {layers!r}. Give None for all, or some, such as [10, 11] or range(5)."
             )
         made = cls(
-            {layer: torch.zeros(d_model) for layer in wanted},
+            {require_layer("SteeringVectors.zeros", layer): torch.zeros(d_model) for layer in wanted},
             {"made_by": "SteeringVectors.zeros", "model_name": model_name_of(model)},
         )
         require_fits("SteeringVectors.zeros", made.vectors, model)

@@ -10,6 +10,7 @@ from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.bootstrap import bootstrap_weights
+from sae_lens_ext.number_checks import require_seed
 from sae_lens_ext.steering.reading.effect.cosine_estimates import cosine_estimates
 from sae_lens_ext.steering.reading.effect.differences import (
     Steering,
@@ -78,6 +79,7 @@ def persistence(
     """
     require_positive_int(CALLER, "batch_size", batch_size)
     require_positive_int(CALLER, "n_resamples", n_resamples)
+    seed = require_seed(CALLER, seed)
     if not isinstance(vectors, SteeringVectors):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"{CALLER} was given {type(vectors).__name__} as vectors. Give SteeringVectors, one vector per layer, such as SteeringVectors({{3: v}})."

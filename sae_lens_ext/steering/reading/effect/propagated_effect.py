@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.language_model.hook_points import hook_points_of
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.reading.effect.differences import (
     Steering,
@@ -61,6 +62,7 @@ def propagated_effect(
             no token counts; the model's last block has no hook, or SAEs are attached; there is NaN or infinity in its output.
         RuntimeError: The intervention acted on no token.
     """
+    hook_points_of(model)  # raises if it has none
     warn_of_half_precision(CALLER, model)
     require_positive_int(CALLER, "batch_size", batch_size)
     last = n_blocks(CALLER, model) - 1

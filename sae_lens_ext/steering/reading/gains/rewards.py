@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.bootstrap import Estimate, estimate, resamples
-from sae_lens_ext.number_checks import require_number
+from sae_lens_ext.number_checks import require_number, require_seed
 
 _HOW = "Give numbers for all, or measurements of the same prompts in the same order for all, such as measure_reward gives."
 
@@ -44,6 +44,7 @@ def mean_rewards(caller: str, given: Mapping[str, Any], n_resamples: int, seed: 
         ValueError: One is neither, or not finite; there are numbers and measurements; measurements are of other prompts.
     """
     require_positive_int(caller, "n_resamples", n_resamples)
+    seed = require_seed(caller, seed)
     measured = {name: _rewards(caller, name, value) for name, value in given.items()}
     rows = {name: values.mean(axis=1) for name, values in measured.items() if values is not None}
     if not rows:
@@ -63,6 +64,10 @@ def mean_rewards(caller: str, given: Mapping[str, Any], n_resamples: int, seed: 
 def _rewards(caller: str, name: str, value: Any) -> NDArray[np.float64] | None:
     """Give rewards [prompts, samples]; None of a number."""
     found = getattr(value, "rewards", value)
+    if isinstance(found, torch.Tensor) and found.is_meta:
+        raise ValueError(
+            f"{caller} was given {name} as a tensor on the meta device, without its numbers. Give numbers [prompts, samples]."
+        )
     if isinstance(found, torch.Tensor):
         found = found.detach().cpu().numpy()
     if not isinstance(found, np.ndarray) or found.ndim == 0:

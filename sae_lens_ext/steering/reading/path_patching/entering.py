@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from sae_lens_ext.language_model import same_hook
+from sae_lens_ext.language_model.hook_points import hook_points_of
 from sae_lens_ext.number_checks import whole_number
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.token_selection import PHASES
@@ -27,6 +28,7 @@ def entering_vector(caller: str, model: Any, value: Any, layer: Any) -> tuple[in
         ValueError: There is not just one vector, or of another width; it is added elsewhere than to the residual stream between two blocks, or to some
             tokens only; the layer is none of the model's, has no block after it, or is another than the vector's.
     """
+    hook_points_of(model)  # raises if it has none
     n_layers = model.cfg.n_layers
     if isinstance(value, Intervention):
         _require_every_token(caller, value)

@@ -57,10 +57,12 @@ class PathMode:
             )
         if of_head and self.part not in PARTS:
             raise ValueError(f'There is no part {self.part!r} of attention. Give "q", "k" or "v".')
-        if of_head and ((number := whole_number(self.head)) is None or number < 0):
+        number = whole_number(self.head)
+        if of_head and (number is None or number < 0):
             raise ValueError(
                 f"There is no head {self.head!r}. Give a whole number from 0 on, as in {self.kind}:{self.part}:3."
             )
+        object.__setattr__(self, "head", number if of_head else None)
 
     @classmethod
     def full(cls) -> "PathMode":

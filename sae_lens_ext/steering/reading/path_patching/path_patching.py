@@ -1,6 +1,6 @@
 """Which paths through the next block a steering vector takes: modes against each other (arXiv 2509.06608)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.bootstrap import Estimate, mean_estimate
 from sae_lens_ext.language_model import evaluating
+from sae_lens_ext.number_checks import require_seed
 from sae_lens_ext.steering.reading.path_patching.entering import entering_vector
 from sae_lens_ext.steering.reading.path_patching.identities import check_identities
 from sae_lens_ext.steering.reading.path_patching.measure import distances, estimates
@@ -20,7 +21,7 @@ from sae_lens_ext.steering.reading.path_patching.projections import Projections,
 from sae_lens_ext.steering.reading.path_patching.result import PathPatching, PathRow
 from sae_lens_ext.steering.sequences import Sequences, as_sequences, padded_batches
 from sae_lens_ext.steering.training.measure import measure_reward
-from sae_lens_ext.steering.training.reward_calls import reward_name
+from sae_lens_ext.steering.training.reward_calls import require_reward, reward_name
 
 _CALLER = "path_patching"
 
@@ -95,6 +96,7 @@ def path_patching(
     require_detached(model)
     for name, value in (("batch_size", batch_size), ("n_resamples", n_resamples)):
         require_positive_int(_CALLER, name, value)
+    seed = require_seed(_CALLER, seed)
     at, s = entering_vector(_CALLER, model, vector, layer)
     against = PathMode.parse(reference)
     wanted = _modes(model, at, modes, heads)
@@ -174,6 +176,10 @@ def _modes(model: Any, layer: int, modes: Any, heads: Any) -> tuple[PathMode, ..
         raise ValueError(
             f"{_CALLER} was given modes = {str(modes)!r}. Give a list of modes, such as [{str(modes)!r}]."
         )
+    if not isinstance(modes, Iterable) or isinstance(modes, torch.Tensor):
+        raise ValueError(
+            f"{_CALLER} was given modes = {modes!r}. Give a list of modes, such as ['skip_attn']."
+        )
     found = [PathMode.parse(mode) for mode in modes]
     twice = next((mode for i, mode in enumerate(found) if mode in found[:i]), None)
     if twice is not None:
@@ -205,8 +211,12 @@ def _require_both(prompts: Any, reward: Any) -> tuple[str, ...]:
         )
     if isinstance(prompts, str):
         raise ValueError(f"{_CALLER} was given one string as prompts. Give a list of texts.")
+    if prompts is not None and not isinstance(prompts, Sequence):
+        raise ValueError(f"{_CALLER} was given {type(prompts).__name__} as prompts. Give a list of texts.")
     if prompts is not None and len(prompts) == 0:
         raise ValueError(f"{_CALLER} was given an empty list of prompts. Give at least one.")
+    if reward is not None:
+        require_reward(_CALLER, reward)
     return tuple(prompts or ())
 
 

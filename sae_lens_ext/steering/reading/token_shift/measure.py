@@ -9,6 +9,8 @@ from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.analysis.texts import require_detached
 from sae_lens_ext.analysis.top_contexts import token_text
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.language_model.hook_points import hook_points_of
+from sae_lens_ext.number_checks import require_seed
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.reading.precision import warn_of_half_precision
 from sae_lens_ext.steering.reading.token_shift.paired_logits import paired_logits
@@ -71,6 +73,8 @@ def token_shift(
     require_detached(model)
     for name, value in (("top_k", top_k), ("batch_size", batch_size), ("n_resamples", n_resamples)):
         require_positive_int(_CALLER, name, value)
+    seed = require_seed(_CALLER, seed)
+    hook_points_of(model)  # raises if it has none
     warn_of_half_precision(_CALLER, model)
     intervention = _intervention(model, vectors)
     require_no_masks(_CALLER, intervention)
