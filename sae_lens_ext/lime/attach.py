@@ -41,6 +41,10 @@ def attach_lime(
             are of another size or attached elsewhere, or `initial` or `seed` were given beside routers. The model is as it was; hooks that were on it
             have seen a pass of four tokens.
     """
+    if routers is not None and not isinstance(routers, LimeRouters):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"attach_lime was given {type(routers).__name__} as the routers. Give LimeRouters, such as LimeRouters.load(path), or None for new ones."
+        )
     if routers is not None and (initial != "identity" or seed != 0):
         raise ValueError(
             f"attach_lime was given routers, and also initial = {initial!r} and seed = {seed!r}, which are for new ones. Leave these out, or the routers."

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from sae_lens_ext.number_checks import whole_number
+from sae_lens_ext.number_checks import require_seed, whole_number
 
 Initial = Literal["identity", "random", "average"]
 
@@ -27,7 +27,10 @@ def initial_weights(n_layers: Any, n_kv_heads: Any, initial: Initial, seed: int)
         raise ValueError(
             f"LimeRouters was given initial = {initial!r}. Give one of {', '.join(map(repr, get_args(Initial)))}."
         )
-    generator = torch.Generator().manual_seed(seed)
+    own_seed = require_seed("LimeRouters", seed)
+    if own_seed >= 2**63:
+        raise ValueError(f"LimeRouters was given seed = {seed!r}. Give a whole number from 0 up to 2⁶³.")
+    generator = torch.Generator().manual_seed(own_seed)
     H = int(n_kv_heads)
     weights: dict[int, torch.Tensor] = {}
     for layer in range(int(n_layers)):

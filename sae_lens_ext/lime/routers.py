@@ -191,6 +191,12 @@ class LimeRouters(nn.Module):
         Raises:
             ValueError: Some have another shape. None was copied then.
         """
+        given: Any = weights
+        if not isinstance(given, Mapping) or not all(isinstance(one, torch.Tensor) for one in given.values()):
+            raise ValueError(
+                f"These routers were given {type(given).__name__} as weights, which is no mapping from layers to tensors. Give one, such as "
+                "dict(other.weights)."
+            )
         for layer, value in weights.items():
             if layer not in self.weights or value.shape != self.weights[layer].shape:
                 raise ValueError(

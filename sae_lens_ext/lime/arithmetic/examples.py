@@ -194,7 +194,15 @@ def _operand_counts(given: int | Sequence[int]) -> list[int]:
 
 
 def _taken(given: ArithmeticExamples | Iterable[ArithmeticExamples], modulus: int) -> frozenset[bytes]:
-    several = [given] if isinstance(given, ArithmeticExamples) else list(given)
+    several: list[Any] = (
+        list(given)
+        if isinstance(given, Iterable) and not isinstance(given, (ArithmeticExamples, torch.Tensor))
+        else [given]
+    )
+    if not all(isinstance(one, ArithmeticExamples) for one in several):
+        raise ValueError(
+            f"arithmetic_examples was given distinct_from = {given!r:.100}. Give ArithmeticExamples, or several of them, or None."
+        )
     if not several:
         raise ValueError(
             "arithmetic_examples was given distinct_from without any examples in it. Give examples, or leave distinct_from out."

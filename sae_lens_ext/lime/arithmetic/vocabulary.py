@@ -12,6 +12,8 @@ from sae_lens_ext.number_checks import whole_number
 
 OPERATORS = ("+", "−", "×", "÷")
 """In the order of their token ids. The last two bind more tightly."""
+LARGEST_MODULUS = 1_000
+"""Beyond it the table of operations fills the memory, and telling a prime takes long."""
 N_LOOSE = 2
 """How many of `OPERATORS`, from the first, bind loosely."""
 
@@ -31,11 +33,17 @@ class ArithmeticVocabulary:
 
     def __post_init__(self) -> None:
         prime = whole_number(self.modulus)
+        if prime is not None and prime > LARGEST_MODULUS:
+            raise ValueError(
+                f"ArithmeticVocabulary was given modulus = {self.modulus!r:.60}. The table of operations has 4 × modulus² numbers; give a prime up to "
+                f"{LARGEST_MODULUS}, such as 11."
+            )
         if prime is None or prime < 2 or any(prime % d == 0 for d in range(2, isqrt(prime) + 1)):
             raise ValueError(
-                f"ArithmeticVocabulary was given modulus = {self.modulus!r}, which is not a prime, so that there would be numbers other than 0 that "
+                f"ArithmeticVocabulary was given modulus = {self.modulus!r:.60}, which is not a prime, so that there would be numbers other than 0 that "
                 "cannot be divided by. Give a prime, such as 11."
             )
+        object.__setattr__(self, "modulus", prime)
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -50,6 +50,10 @@ def language_model_loss(
     """
     batch_size = require_count("batch_size", batch_size, 1, _CALLER)
     require_bool(_CALLER, "autocast", autocast)
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(
+            f"{_CALLER} was given {type(model).__name__} as the model. Give a HookedTransformer or a TransformerBridge."
+        )
     groups = token_groups(_CALLER, model, tokens, loss_mask)
     losses = group_losses(model, groups, batch_size, autocast=autocast, show_progress=show_progress)
     wrong = np.flatnonzero(~np.isfinite(losses))
@@ -89,7 +93,9 @@ def group_losses(
         (tokens, targets)
         for group in groups
         for tokens, targets in zip(
-            group.tokens.split(batch_size), group.targets.split(batch_size), strict=True
+            group.tokens.split(min(batch_size, len(group.tokens))),
+            group.targets.split(min(batch_size, len(group.tokens))),
+            strict=True,
         )
     ]
     with evaluating(model), mixed_precision(device, enabled=autocast):

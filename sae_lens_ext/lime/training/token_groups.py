@@ -98,6 +98,10 @@ def _tensors(caller: str, given: Any, what: str, wanted: str) -> list[torch.Tens
 def _group(caller: str, model: Any, tokens: torch.Tensor, mask: torch.Tensor | None, what: str) -> TokenGroup:
     if tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
         raise ValueError(f"{caller} was given {what} of dtype {tokens.dtype}. Give token ids, int64.")
+    if tokens.is_meta or (mask is not None and mask.is_meta):
+        raise ValueError(
+            f"{caller} was given {what}, or their loss mask, on the meta device, without numbers. Give token ids, int64."
+        )
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(
             f"{caller} was given a loss mask of dtype {mask.dtype}. Give bool: whether the prediction of that token counts."

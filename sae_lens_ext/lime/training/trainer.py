@@ -145,7 +145,7 @@ class LanguageModelTrainer:
         """Add the gradient of the mean loss over the batch's counted predictions; give that loss."""
         tokens, targets = group.tokens[rows].to(self._device), group.targets[rows].to(self._device)
         counted = int(group.counts[rows].sum())
-        size = self.settings.micro_batch_size or len(rows)
+        size = min(self.settings.micro_batch_size or len(rows), len(rows))
         total = torch.zeros((), device=self._device)
         for part, part_targets in zip(tokens.split(size), targets.split(size), strict=True):
             with mixed_precision(self._device, enabled=self.settings.autocast):

@@ -50,7 +50,9 @@ def read_buffers(
         ValueError: A key or value is NaN or infinite.
     """
     device, first = next(model.parameters()).device, 0
-    for batch in tqdm(tokens.split(batch_size), desc=description, disable=not show_progress):
+    for batch in tqdm(
+        tokens.split(min(batch_size, len(tokens))), desc=description, disable=not show_progress
+    ):
         with (
             torch.no_grad(),
             evaluating(model),

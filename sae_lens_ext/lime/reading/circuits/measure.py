@@ -22,7 +22,7 @@ from sae_lens_ext.lime.reading.circuits.served import (
     strongest_sources,
 )
 from sae_lens_ext.lime.reading.circuits.shares import TextShares, along_routed
-from sae_lens_ext.number_checks import require_bool
+from sae_lens_ext.number_checks import require_bool, require_seed
 
 _CALLER = "depthwise_circuits"
 
@@ -105,6 +105,8 @@ def depthwise_circuits(
     for name, value in numbers.items():
         require_positive_int(_CALLER, name, value)
     require_bool(_CALLER, "own_layer", own_layer)
+    require_bool(_CALLER, "autocast", autocast)
+    seed = require_seed(_CALLER, seed)
     if tokens_by not in get_args(TokensBy):
         raise ValueError(f"{_CALLER} was given tokens_by = {tokens_by!r}. Give 'share' or 'norm'.")
     weights = router_weights(_CALLER, routers)
@@ -153,7 +155,7 @@ def depthwise_circuits(
                 circuits,
                 vocabulary,
                 by=tokens_by,
-                n_contexts=contexts_per_circuit,
+                n_contexts=min(contexts_per_circuit, len(tokens)),
                 window=window,
                 device=device,
             )
