@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from sae_lens_ext.cli import (
     augment,
     catalogue,
+    check,
     collapse,
     embedded,
     flow,
@@ -42,6 +43,7 @@ VERBS = (
     lens,
     train_lime,
     collapse,
+    check,
     catalogue,
     embedded,
 )
@@ -74,6 +76,7 @@ examples:
   sae-lens-ext lens my_vectors/vectors.safetensors --model embedded --layers 28,29
   sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
   sae-lens-ext collapse --text embedded:encyclopedia --out collapse.json --per-word 200
+  sae-lens-ext check my_sae my_vectors
 
 A large job is divided over processes by torch's own launcher:
   torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds --device cuda --out my_stability
