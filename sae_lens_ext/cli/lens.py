@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_ext.architectures.loading import load_sae
+from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.named_models import load_named_model
 from sae_lens_ext.cli.quiet import quieten
@@ -144,7 +145,7 @@ def _model_names(provenance: Any) -> Iterator[str]:
 
 
 def _of_sae(options: argparse.Namespace) -> tuple[str, AddFeature, str]:
-    sae = load_sae(options.sae, device=options.device)
+    sae = load_sae(options.sae, device=usable_device(options.device))
     index = require_feature("lens", sae, options.feature)
     hook = hook_of(sae, options.hook)
     length = float(sae.W_dec[index].detach().float().norm())

@@ -64,10 +64,22 @@ def load_any_language_model(
         class_name: A class that `load_language_model` or SAELens knows.
         device: Where to put it.
         from_pretrained_kwargs: For SAELens' loader, such as an SAE's `metadata.model_from_pretrained_kwargs`.
+
+    Raises:
+        CommandError: SAELens knows no such model.
     """
-    return load_language_model(name, class_name, device) or load_model(
-        class_name, name, device=device, model_from_pretrained_kwargs=from_pretrained_kwargs
-    )
+    embedded = load_language_model(name, class_name, device)
+    if embedded is not None:
+        return embedded
+    try:
+        return load_model(
+            class_name, name, device=device, model_from_pretrained_kwargs=from_pretrained_kwargs
+        )
+    except ValueError as error:  # TransformerLens names all the models it knows
+        reason = str(error).partition(". ")[0].partition("\n")[0].rstrip(".")
+        raise CommandError(
+            f"SAELens cannot load the model {name!r} as {class_name}: {reason:.300}. Give another with --model, such as embedded, or with --model-class."
+        ) from error
 
 
 def load_dataset(name: str) -> Any:
@@ -93,6 +105,10 @@ def load_documents(name: str, max_characters: int | None = None) -> list[str]:
         return list(embedded_texts(name.removeprefix(EMBEDDED_PREFIX)))
     import datasets
 
+    if not name.strip() or "\0" in name:
+        raise CommandError(
+            f"There is no text {name!r}. Give embedded:NAME, a file, a folder, or a data set of the hub's."
+        )
     path = Path(name)
     if path.is_file():
         if path.suffix not in DATA_FILES:
@@ -100,7 +116,7 @@ def load_documents(name: str, max_characters: int | None = None) -> list[str]:
                 f"The file {name!r} is of a kind that is not read. Give one of {', '.join(DATA_FILES)}, or a folder of "
                 "text files."
             )
-        dataset = datasets.load_dataset(DATA_FILES[path.suffix], data_files=name, split="train")
+        dataset = _of_files(name, DATA_FILES[path.suffix], [name])
     elif any((path / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
         dataset = datasets.load_from_disk(name)
     elif path.is_dir():
@@ -108,7 +124,7 @@ def load_documents(name: str, max_characters: int | None = None) -> list[str]:
         kinds = {DATA_FILES.get(file.suffix, "text") for file in files}
         if len(kinds) != 1 or "text" in kinds or any(file.is_dir() for file in path.iterdir()):
             return _text_files(path)
-        dataset = datasets.load_dataset(kinds.pop(), data_files=list(map(str, files)), split="train")
+        dataset = _of_files(name, kinds.pop(), list(map(str, files)))
     elif path.suffix in DATA_FILES or name.startswith((".", "/", "~")):
         raise CommandError(f"There is no file or folder {name!r}.")
     elif max_characters is not None:
@@ -130,6 +146,19 @@ def load_documents(name: str, max_characters: int | None = None) -> list[str]:
             f'The data set {name!r} has rows whose "text" is no text, such as null. Remove these rows.'
         )
     return documents
+
+
+def _of_files(name: str, kind: str, files: list[str]) -> Any:
+    """Read data files; what their parsers raise on broken ones is anything."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(kind, data_files=files, split="train")
+    except Exception as error:
+        reason = f"{type(error).__name__} {error.__cause__ or error}".strip().split("\n")[0]
+        raise CommandError(
+            f"The text {name!r} cannot be read as {kind}: {reason:.200}. It may be empty, truncated or of another kind; give another file."
+        ) from error
 
 
 def _first_documents(name: str, max_characters: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_lens_ext.architectures.loading import load_sae
+from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import load_any_language_model
@@ -110,7 +111,7 @@ def run(options: argparse.Namespace) -> None:
     """Write and print as the options say."""
     quieten()
     _require_sampling(options)
-    sae = load_sae(options.sae, device=options.device)
+    sae = load_sae(options.sae, device=usable_device(options.device))
     hook = hook_of(sae, options.hook)
     arms = _arms(sae, options)
     model = _model_of(sae, options)

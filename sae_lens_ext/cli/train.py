@@ -3,6 +3,7 @@
 Every flag SAELens has; a field of the SAE may be written `--sae.field` or, as in SAELens, `--field`.
 """
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -171,6 +172,10 @@ def _parse(words: Sequence[str]) -> LanguageModelSAERunnerConfig[Any]:
     try:
         with contextlib.redirect_stderr(complaint):
             return _parse_cfg_args(saelens_words(words, runner_fields))
+    except argparse.ArgumentError as error:  # of a flag's value; SAELens' parser raises it as it is
+        raise CommandError(
+            f"SAELens' parser: {error}. See the flags with: sae-lens-ext train --architecture NAME --help"
+        ) from error
     except SystemExit as stop:
         if not stop.code:
             raise

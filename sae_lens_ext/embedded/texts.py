@@ -99,7 +99,7 @@ def embedded_texts(name: str, *, split: Split = "all") -> EmbeddedTexts:
         ValueError: `name` or `split` is unknown.
         EmbeddedNotInstalledError: The package that carries the text is not installed.
     """
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(_unknown_name(name))
     if split not in get_args(Split):
         raise ValueError(
