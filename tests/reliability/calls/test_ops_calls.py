@@ -1,0 +1,20 @@
+"""Calls of `ops` with one argument spoiled: the right result or a sentence of refusal, and nothing else changed."""
+
+import pytest
+from hypothesis import given, settings
+
+from .harness import Call, cases_of, judge
+from .ops_calls import OPS
+
+
+@pytest.mark.parametrize("call", OPS, ids=lambda call: call.name)
+def test_ops_valid_arguments_are_taken(call: Call):
+    call.function(**call.valid())
+
+
+@settings(max_examples=120, derandomize=True)
+@given(case=cases_of(OPS))
+def test_ops_call_with_a_spoiled_argument_is_right_or_refused(case):
+    call, argument, variant = case
+    verdict = judge(call, argument, variant)
+    assert verdict.ending != "wrong", f"{call.name}, {argument} {variant}: {verdict.note}"
