@@ -28,6 +28,7 @@ def test_help_names_every_verb(capsys) -> None:
         "lens",
         "train-lime",
         "collapse",
+        "check",
         "list",
         "describe",
         "cite",

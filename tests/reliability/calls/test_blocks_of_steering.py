@@ -133,7 +133,7 @@ def test_tokens_in_another_guise_give_the_same(name: str, disguise: str) -> None
 @pytest.mark.parametrize(
     "given",
     [torch.nan, torch.inf, -1.0, "1", None, [1.0], object(), torch.ones(2), 1j],
-    ids=str,
+    ids=["nan", "inf", "negative", "text", "none", "list", "object", "tensor", "complex"],
 )
 def test_a_reward_of_another_kind_is_told_with_its_sample(given: Any) -> None:
     model = new_model()
