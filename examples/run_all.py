@@ -25,6 +25,7 @@ EXAMPLES = (
     "lime.py",
     "time_a_step.py",
     "over_ranks.py",
+    "kill_and_go_on.py",
 )
 IN_RANKS = {"over_ranks.py": 2}
 """Those that torchrun starts, and in how many processes."""
