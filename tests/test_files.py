@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there."""
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import sae_lens_ext.files
+from sae_lens_ext import asides
 from sae_lens_ext.asides import new_aside
 from sae_lens_ext.files import whole_folder, write_whole
 
@@ -180,3 +182,116 @@ def test_what_a_library_cannot_write_is_named(tmp_path: Path, library: str) -> N
 def test_another_error_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="^mine$"), whole_folder(tmp_path / "64"):
         raise RuntimeError("mine")
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("mine")
+    with (
+        pytest.raises(
+            NotADirectoryError,
+            match="results.csv is a file, where a folder should be written; it was left as it is",
+        ),
+        whole_folder(tmp_path / "results.csv", keep_others=True),
+    ):
+        pytest.fail("nothing is to be written")
+    assert (tmp_path / "results.csv").read_text() == "mine"
+
+
+def test_what_a_process_of_the_same_id_left_does_not_stop_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asides, "_numbers", itertools.count())
+    left = new_aside(tmp_path / "64")
+    left.mkdir()
+    monkeypatch.setattr(asides, "_tokens", {})
+    monkeypatch.setattr(asides, "_numbers", itertools.count())
+    with whole_folder(tmp_path / "64") as aside:
+        (aside / "a").write_text("1")
+    assert names(tmp_path) == ["64"]
+
+
+def test_where_the_parent_cannot_be_written_in_the_folder_is_written_from_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    with whole_folder(tmp_path / "mine", keep_others=True) as aside:
+        assert aside.parent == tmp_path / "mine"
+        (aside / "a").write_text("1")
+    assert names(tmp_path / "mine") == ["a"]
+
+
+def test_a_second_rename_that_fails_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with whole_folder(tmp_path / "64") as aside:
+        (aside / "a").write_text("old")
+    monkeypatch.setattr(sae_lens_ext.files, "exchange", lambda *_: False)
+    replace = Path.replace
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="64 could not be written"), whole_folder(tmp_path / "64") as aside:
+        (aside / "a").write_text("new")
+    assert (tmp_path / "64" / "a").read_text() == "old"
+    assert names(tmp_path) == ["64"]
+
+
+def test_a_folder_that_a_crash_between_two_renames_took_away_comes_back(tmp_path: Path) -> None:
+    (tmp_path / ".64.before").mkdir()
+    (tmp_path / ".64.before" / "mine").write_text("old")
+    with whole_folder(tmp_path / "64", keep_others=True) as aside:
+        (aside / "a").write_text("new")
+    assert names(tmp_path / "64") == ["a", "mine"]
+
+
+def test_files_of_others_survive_a_kill_between_any_two_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sae").mkdir()
+    for name in ("weights", "cfg", "mine"):
+        (tmp_path / "sae" / name).write_text("old")
+    monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("one by one, the two could come apart"))
+    with whole_folder(tmp_path / "sae", keep_others=True) as aside:
+        for name in ("weights", "cfg"):
+            (aside / name).write_text("new")
+    assert {path.name: path.read_text() for path in (tmp_path / "sae").iterdir()} == {
+        "weights": "new",
+        "cfg": "new",
+        "mine": "old",
+    }
+
+
+def test_access_rights_stay(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o2775)
+    write_whole(tmp_path / "a.json", "old")
+    (tmp_path / "a.json").chmod(0o640)
+    with whole_folder(tmp_path / "shared") as aside:
+        (aside / "a").write_text("1")
+    write_whole(tmp_path / "a.json", "new")
+    assert (tmp_path / "shared").stat().st_mode & 0o7777 == 0o2775
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced() -> None:
+    write_whole("/dev/null", "text")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_an_error_of_something_else_keeps_its_words(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="^no route to the host$"), whole_folder(tmp_path / "64"):
+        raise OSError("no route to the host")
+    with (
+        pytest.raises(FileNotFoundError, match=r"No such file or directory: '/nowhere/else'"),
+        whole_folder(tmp_path / "64"),
+    ):
+        Path("/nowhere/else").read_text()
+
+
+def test_a_long_name_has_a_name_aside(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / ("a" * 240)) as aside:
+        (aside / "a").write_text("1")
+    assert names(tmp_path) == ["a" * 240]
