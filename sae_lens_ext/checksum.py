@@ -45,12 +45,19 @@ def noted_checksum(header: Mapping[str, Any], name: str, others: Collection[str]
         others: Names of other checksums.
 
     Returns:
-        The checksum; empty, and so that of nothing, if one is there under a name of nobody's, which is what a damaged name looks like.
+        The checksum; empty, and so that of nothing, if one is there under a name that is nearly its own, which is what a damaged name looks like.
     """
     if name in header:
         return str(header[name])
-    strange = (value for key, value in header.items() if key not in others and isinstance(value, str))
-    return "" if any(_SHA256.fullmatch(value) for value in strange) else None
+    nearly = (value for key, value in header.items() if key not in others and _is_nearly(key, name))
+    return "" if any(isinstance(value, str) and _SHA256.fullmatch(value) for value in nearly) else None
+
+
+def _is_nearly(key: str, name: str) -> bool:
+    """Whether two names are of one length and differ in a few characters."""
+    return len(key) == len(name) and sum(a != b for a, b in zip(key, name, strict=True)) <= max(
+        1, len(name) // 4
+    )
 
 
 def write_checksums(folder: Path) -> None:

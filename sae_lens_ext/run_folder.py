@@ -11,6 +11,7 @@ from sae_lens_ext.asides import is_aside, new_aside, remove
 from sae_lens_ext.checkpoints import latest_checkpoint
 from sae_lens_ext.files import is_json, write_whole
 from sae_lens_ext.folder_lock import is_of_lock, working_alone
+from sae_lens_ext.json_file import read_json
 
 PLAN_FILE = "plan.json"
 
@@ -93,7 +94,7 @@ class RunFolder:
     def training_seconds(self, stage: str) -> float:
         """Seconds spent training in a stage so far, interrupted runs included."""
         path = self._seconds_file(stage)
-        noted = json.loads(path.read_text()) if is_json(path) else 0.0
+        noted = read_json(path) if is_json(path) else 0.0
         return (
             noted if isinstance(noted, float) and noted >= 0 else 0.0
         )  # a damaged note costs the time, not the run
@@ -114,7 +115,7 @@ class RunFolder:
 
     def trained_record(self, stage: str) -> dict[str, Any]:
         """Give what `mark_trained` noted."""
-        return json.loads(self._record_file(stage).read_text())
+        return read_json(self._record_file(stage))
 
     def _record_file(self, stage: str) -> Path:
         return self.path / "trained" / f"{stage}.json"
@@ -127,7 +128,7 @@ class RunFolder:
         path = self.path / "measured" / f"{name}.json"
         if not is_json(path):
             write_json(path, compute())
-        return json.loads(path.read_text())
+        return read_json(path)
 
     def _require_ours(self) -> None:
         path, plan_file, plan = self.path, self.path / PLAN_FILE, self.plan
@@ -137,7 +138,7 @@ class RunFolder:
             is_of_lock(inside) or _is_begun_plan(inside) for inside in path.iterdir()
         ):
             return
-        saved = json.loads(plan_file.read_text()) if is_json(plan_file) else None
+        saved = read_json(plan_file) if is_json(plan_file) else None
         if not isinstance(saved, dict) or saved.keys() != plan.keys():
             raise ValueError(
                 f"{path} exists, is not empty and is not a folder of {self.maker} (its {PLAN_FILE} is missing or "

@@ -75,13 +75,13 @@ def require_seal(folder: Path) -> None:
     path = folder / SAE_WEIGHTS_FILENAME
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-    noted = noted_checksum(header, CHECKSUM_KEY, (_CFG_CHECKSUM_KEY,))
+    noted = noted_checksum(header, CHECKSUM_KEY)
     if noted is not None and noted != tensors_checksum(load_file(path)):
         raise ValueError(
             f"{path} holds other weights than were saved: its checksum differs, so bytes have changed on the disk or on the way. Copy it again or restore it "
             "from a save."
         )
-    noted = noted_checksum(header, _CFG_CHECKSUM_KEY, (CHECKSUM_KEY,))
+    noted = noted_checksum(header, _CFG_CHECKSUM_KEY)
     if noted is not None and noted != json_checksum(json.loads((folder / SAE_CFG_FILENAME).read_text())):
         raise ValueError(
             f"{folder / SAE_CFG_FILENAME} is not the configuration that {SAE_WEIGHTS_FILENAME} beside it was saved with: it was edited or damaged, or belongs "

@@ -22,9 +22,9 @@ from typing_extensions import override
 
 from sae_lens_ext.architectures.saving import save_whole
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
-from sae_lens_ext.checkpoints import tokens_trained
+from sae_lens_ext.checkpoints import require_checkpoint, tokens_trained
 from sae_lens_ext.checksum import write_checksums
-from sae_lens_ext.files import naming, whole_folder
+from sae_lens_ext.files import naming, require_folder, whole_folder
 from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, share_of
 from sae_lens_ext.run_folder import write_json
 from sae_lens_ext.training.going_on import go_on_counting
@@ -52,6 +52,8 @@ class DividedRunner(MultiSAETrainingRunner):
         override_model: As for SAELens' runner.
 
     Raises:
+        NotADirectoryError: `cfg.output_path` is a file.
+        FileNotFoundError: `cfg.resume_from_checkpoint` is no checkpoint.
         ValueError: There are more ranks than SAEs, or there is an evaluator of the user's, which several ranks do not do.
     """
 
@@ -63,6 +65,10 @@ class DividedRunner(MultiSAETrainingRunner):
     ) -> None:
         self.ranks = current_ranks()
         require_divisible(cfg, self.ranks)
+        if cfg.output_path is not None:
+            require_folder(Path(cfg.output_path))
+        if cfg.resume_from_checkpoint is not None:
+            require_checkpoint(Path(cfg.resume_from_checkpoint), cfg.saes)
         self.all_saes, self.interrupt = cfg, InterruptBetweenSteps(self.ranks)
         self._start: Path | None = None
         own = _own_part(cfg, self.ranks)

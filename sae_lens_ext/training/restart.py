@@ -6,12 +6,14 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch.distributed as dist
 from sae_lens.constants import RUNNER_CFG_FILENAME
 
 from sae_lens_ext.checkpoints import latest_checkpoint
 from sae_lens_ext.files import is_json, write_whole
+from sae_lens_ext.json_file import read_json
 from sae_lens_ext.ranks import Ranks
 
 # These do not decide what is trained, or differ from start to start.
@@ -42,8 +44,8 @@ def checkpoint_folder(
     folder, start = given, None
     if ranks.is_first and dist.is_torchelastic_launched():
         note = given.parent / f".job_{_job()}.json"
-        if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and is_json(note):
-            folder = given.parent / json.loads(note.read_text())["folder"]
+        if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (name := _noted_folder(note)):
+            folder = given.parent / name
             start = latest_checkpoint(folder, saes)
         else:
             note.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +56,19 @@ def checkpoint_folder(
     return folder, start
 
 
+def _noted_folder(note: Path) -> str | None:
+    content = read_json(note) if is_json(note) else None
+    name = content.get("folder") if isinstance(content, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def _job() -> str:
-    name = os.environ["TORCHELASTIC_RUN_ID"]
+    name = quote(os.environ["TORCHELASTIC_RUN_ID"], safe="")  # it may have slashes in it
     return name if name not in ("", "none") else f"of_{platform.node()}_{os.getppid()}"
 
 
 def _require_same(cfg: Mapping[str, Any], start: Path) -> None:
-    saved = json.loads((start / RUNNER_CFG_FILENAME).read_text())
+    saved = read_json(start / RUNNER_CFG_FILENAME)
     now, then = _decisive(json.loads(json.dumps(cfg, default=str))), _decisive(saved)
     differing = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
     if differing:

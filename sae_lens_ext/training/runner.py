@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from sae_lens_ext.architectures.saving import save_whole
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
-from sae_lens_ext.checkpoints import tokens_trained
+from sae_lens_ext.checkpoints import require_checkpoint, tokens_trained
+from sae_lens_ext.files import require_folder
 from sae_lens_ext.ranks import current_ranks, one_voice
 from sae_lens_ext.training.data_parallel import DataParallelTrainer, require_mean_over_rows
 from sae_lens_ext.training.interruption import InterruptBetweenSteps
@@ -52,6 +53,10 @@ class ParallelRunner(LanguageModelSAETrainingRunner):
     ) -> None:
         self.ranks = current_ranks()
         self._require_divisible(cfg)
+        if cfg.output_path is not None:
+            require_folder(Path(cfg.output_path))
+        if cfg.resume_from_checkpoint is not None:
+            require_checkpoint(Path(cfg.resume_from_checkpoint))
         self._log_every = cfg.logger.wandb_log_frequency if cfg.logger.log_to_wandb else None
         own = own_settings(cfg, self.ranks)
         own.sae = own_sae(cfg.sae)
