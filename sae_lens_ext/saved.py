@@ -17,14 +17,13 @@ from sae_lens.constants import (
 from safetensors import SafetensorError, safe_open
 
 from sae_lens_ext.architectures.loading import load_sae, require_readable_training_save
+from sae_lens_ext.asides import is_aside, is_before, is_given_up
 from sae_lens_ext.checkpoints import tokens_trained
 from sae_lens_ext.checksum import CHECKSUMS_FILE, has_changed
 from sae_lens_ext.json_file import parse_json, read_json
 from sae_lens_ext.lazy_names import MODULE_OF
 from sae_lens_ext.run_log import LOG_FILE
 
-LEFT_BY_A_CRASH = (".part", ".before", ".sealed")
-"""How files and folders end that were being written when a process died."""
 _OF_AN_SAE = {
     ACTIVATION_SCALER_CFG_FILENAME,
     CHECKSUMS_FILE,
@@ -75,9 +74,15 @@ def check_saved(path: str | Path) -> list[Saved]:
 
 
 def _in_folder(folder: Path) -> Generator[Saved, None, None]:
-    if folder.name.endswith(LEFT_BY_A_CRASH):
-        yield Saved(folder, "left by a write that was cut off; it can be deleted", None)
+    if is_aside(folder):
+        yield _aside(folder)
         return
+    if is_before(folder):
+        yield Saved(
+            folder,
+            "what was there before a write that was cut off; look at it, and rename it if it is the only one",
+            None,
+        )
     names = {entry.name for entry in folder.iterdir()}
     if names & {SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME}:
         yield _checkpoint(folder) if TRAINER_STATE_FILENAME in names else _sae(folder)
@@ -89,6 +94,11 @@ def _in_folder(folder: Path) -> Generator[Saved, None, None]:
         if entry.is_symlink() and entry.is_dir():
             continue  # it may lead back here
         yield from _in_folder(entry) if entry.is_dir() else _in_file(entry)
+
+
+def _aside(path: Path) -> Saved:
+    kind = "left by a write that was cut off; it can be deleted" if is_given_up(path) else "being written"
+    return Saved(path, kind, None)
 
 
 def _sae(folder: Path) -> Saved:
@@ -114,8 +124,8 @@ def _change(folder: Path) -> str | None:
 
 
 def _in_file(path: Path) -> Iterable[Saved]:
-    if path.name.endswith(LEFT_BY_A_CRASH):
-        return [Saved(path, "left by a write that was cut off; it can be deleted", None)]
+    if is_aside(path):
+        return [_aside(path)]
     if path.name == LOG_FILE:
         return [_read(path, "log of a training", lambda: _require_lines(path))]
     try:

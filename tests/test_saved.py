@@ -8,6 +8,7 @@ import torch
 from sae_lens import TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 
 from sae_lens_ext import KronSAE, KronSAEConfig, SteeringVectors, check_saved, match_features, save_sae
+from sae_lens_ext.asides import new_aside
 from sae_lens_ext.checksum import write_checksums
 from sae_lens_ext.cli import main
 
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"st')
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "other.json").write_text('{"format": "png"}')
-    (tmp_path / ".x.json.1.part").write_text("{")
+    new_aside(tmp_path / "x.json").write_text("{")  # a living process: this one
     (tmp_path / "loop").symlink_to(tmp_path)
     return tmp_path
 
@@ -45,15 +46,16 @@ def problems(folder: Path) -> dict[str, str]:
 
 
 def test_everything_of_ours_is_found_and_nothing_else(folder: Path) -> None:
-    assert kinds(folder) == {
-        ".x.json.1.part": "left by a write that was cut off; it can be deleted",
+    found = {name: kind for name, kind in kinds(folder).items() if not name.startswith(".")}
+    assert [kind for name, kind in kinds(folder).items() if name not in found] == ["being written"]
+    assert found == {
         "a_sae": "SAE (kron)",
         "b_sae": "SAE (topk)",
         "checkpoints/4096": "checkpoint of 4096 tokens",
         "log.jsonl": "log of a training",
         "match.json": "FeatureMatch",
         "vectors.safetensors": "SteeringVectors",
-    } | {name: "" for name in kinds(folder) if name.startswith("match-")}
+    }
     assert problems(folder) == {}
 
 
@@ -95,3 +97,20 @@ def test_the_command_says_what_is_broken(folder: Path, capsys: pytest.CaptureFix
     (folder / "empty").mkdir()
     assert main(["check", str(folder / "empty")]) == 1
     assert "Nothing that this package or SAELens saves was found" in capsys.readouterr().err
+
+
+def test_what_a_process_left_is_told_from_what_is_the_user_s(folder: Path) -> None:
+    (aside,) = folder.glob(".x.json*")
+    token = aside.name.split("-")[2]
+    aside.rename(folder / aside.name.replace(token, "0" * 8))
+    (folder / "a_sae").rename(folder / "a_sae.before")
+    (folder / "b_sae").rename(folder / ".b_sae.before")
+    found = kinds(folder)
+    assert [found[name] for name in found if name.endswith(".part")] == [
+        "left by a write that was cut off; it can be deleted"
+    ]
+    assert found["a_sae.before"] == "SAE (kron)"
+    assert [saved.kind[:21] for saved in check_saved(folder / ".b_sae.before")] == [
+        "what was there before",
+        "SAE (topk)",
+    ]

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from sae_lens_ext.analysis.seeds.plan import RunnerConfig, SeedPlan, Seeds, Vary, seed_plan
 from sae_lens_ext.analysis.seeds.runner import SeedsRunner
 from sae_lens_ext.architectures.inference import as_inference
+from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, own_device
 from sae_lens_ext.run_folder import RunFolder
 from sae_lens_ext.training.divided import require_divisible
@@ -85,7 +86,7 @@ def train_seeds(
         override_dataset=override_dataset,
         keep_checkpoints=keep_checkpoints,
     )
-    return [SAE.load_from_disk(folder, device=own_device(cfg.device)) for folder in folders]
+    return [load_sae(folder, device=own_device(cfg.device)) for folder in folders]
 
 
 def train_seed_folders(

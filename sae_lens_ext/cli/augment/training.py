@@ -8,6 +8,7 @@ from sae_lens import SAE
 from sae_lens.util import temporary_seed
 from tqdm.auto import tqdm
 
+from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.architectures.residual import ResidualTrainingSAE
 from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config, training_tokens
 from sae_lens_ext.run_folder import RunFolder
@@ -60,7 +61,7 @@ def train(
             "resumed": checkpoint is not None,
         }
         folder.mark_trained(domain, record)
-    return SAE.load_from_disk(output_path, device=plan.device)
+    return load_sae(output_path, device=plan.device)
 
 
 def seed_of(plan: Plan, domain: str) -> int:

@@ -13,6 +13,7 @@ from sae_lens.util import get_special_token_ids
 from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures import budget_curve, with_k
+from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.cli.quickstart.plan import HIERARCHICAL, KRON, SAES, TOPK_BUDGETS, Plan, topk_name
 from sae_lens_ext.run_folder import RunFolder
 
@@ -43,7 +44,7 @@ def _evaluation(
 ) -> Callable[[], dict[str, Any]]:
     def evaluate() -> dict[str, Any]:
         path = folder.path / SAES / name
-        sae = SAE.load_from_disk(path, device=plan.device)
+        sae = load_sae(path, device=plan.device)
         if sae.cfg.k != k:
             sae = with_k(sae, k)
         metrics, per_latent = run_evals(
@@ -83,7 +84,7 @@ def _evaluation(
 def _curves(plan: Plan, folder: RunFolder, model: Any, dataset: Dataset) -> dict[str, Any]:
     """Explained variance of each TopK-like SAE at every budget up to its own."""
     names = (HIERARCHICAL, *(topk_name(k) for k in TOPK_BUDGETS))
-    saes = {name: SAE.load_from_disk(folder.path / SAES / name, device=plan.device) for name in names}
+    saes = {name: load_sae(folder.path / SAES / name, device=plan.device) for name in names}
     activations = _held_out_activations(plan, model, saes[HIERARCHICAL], dataset)
     curves = {}
     for name, sae in tqdm(saes.items(), desc="Curves over k"):
