@@ -117,11 +117,17 @@ def tests(job: str) -> dict[str, Any]:
     }
 
 
-def imports(folder: Path) -> Iterator[tuple[str, str]]:
-    """Give every (module, name) that the Python files of a folder import from TransformerLens."""
+def imports(folder: Path, at_import: bool) -> Iterator[tuple[str, str]]:
+    """Give every (module, name) that the Python files of a folder import from TransformerLens, when they are imported or later, on demand."""
     for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transformer_lens"):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        later = {
+            node for part in ast.walk(module) if isinstance(part, ast.FunctionDef) for node in ast.walk(part)
+        }
+        for node in ast.walk(module):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("transformer_lens"):
+                continue
+            if (node in later) != at_import:
                 yield from ((node.module or "", alias.name) for alias in node.names)
 
 
@@ -131,19 +137,20 @@ def transformer_lens_4() -> dict[str, Any]:
     (sae_lens,) = (programs.parent / "lib").glob("python*/site-packages/sae_lens")
     found: dict[str, Any] = {"versions": versions(programs)}
     for whose, folder in (("sae_lens_ext", ROOT / "sae_lens_ext"), ("sae_lens", sae_lens)):
-        names = sorted(set(imports(folder)))
-        looked_up = subprocess.run(
-            [programs / "python", "-c", LOOK_UP],
-            input=json.dumps(names),
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        gone = json.loads(looked_up.stdout.splitlines()[-1])
-        found[whose] = {
-            "imported": len(names),
-            "gone": [f"{module}.{name}: {error}" for module, name, error in gone],
-        }
+        for when in ("at import", "on demand"):
+            names = sorted(set(imports(folder, when == "at import")))
+            looked_up = subprocess.run(
+                [programs / "python", "-c", LOOK_UP],
+                input=json.dumps(names),
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            gone = json.loads(looked_up.stdout.splitlines()[-1])
+            found[f"{whose}, {when}"] = {
+                "imported": len(names),
+                "gone": [f"{module}.{name}: {error}" for module, name, error in gone],
+            }
     imported = subprocess.run(
         [programs / "python", "-c", "import sae_lens"], capture_output=True, text=True, check=False
     )

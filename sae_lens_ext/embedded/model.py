@@ -133,9 +133,16 @@ def _load_bridge(folder: Path, device: str, dtype: torch.dtype) -> SAETransforme
 def _load_hooked(folder: Path, device: str, dtype: torch.dtype) -> HookedSAETransformer:
     import torch
     from sae_lens import HookedSAETransformer
-    from transformer_lens.config import HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
     from transformers import AutoTokenizer, LlamaForCausalLM
+
+    try:
+        from transformer_lens.config import HookedTransformerConfig
+        from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
+    except ImportError as error:
+        raise ImportError(
+            "load_embedded_model was asked for kind='hooked', a HookedTransformer, which transformer-lens 4 has removed. Use kind='bridge', or install "
+            "transformer-lens 3.9."
+        ) from error
 
     llama: Any = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     source = llama.config

@@ -6,7 +6,6 @@ from typing import Any
 
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.bridge import build_alias_to_canonical_map
 
 from sae_lens_ext.language_model import find_hook_point, same_hook
 from sae_lens_ext.language_model.hook_points import hook_points_of
@@ -42,9 +41,8 @@ class SteeredPoint:
         if not isinstance(model, TransformerBridge):
             return self.name
         points = model.hook_dict
-        aliases = build_alias_to_canonical_map(points)
         for name in (self.point.name, self.name, given):
-            if name is not None and points.get(aliases.get(name, name)) is self.point:
+            if name in points and points.get(points[name].name) is self.point:  # an alias is looked up again
                 return name
         raise ValueError(
             f"run_with_hooks of this {type(model).__name__} no longer reaches {given!r} by name, as happens after an SAE was attached there and "
