@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from sae_lens import SAE, BatchTopKTrainingSAE, TopKSAE, TopKTrainingSAE
-from sae_lens.evals import ExplainedVarianceCalculator
 
 from sae_lens_ext.architectures.head_reshaping import flat_heads
 from sae_lens_ext.architectures.inference import assemble_as
 from sae_lens_ext.architectures.levels import largest_budget
 from sae_lens_ext.architectures.sae_checks import require_sae
 from sae_lens_ext.architectures.validation import FOLDABLE_NORMALIZATIONS, require_positive_int
+from sae_lens_ext.explained_variance import ExplainedVariance
 from sae_lens_ext.ops import prefix_reconstructions
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def budget_curve(
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         decoder = decoder / decoder.norm(dim=-1, keepdim=True)
 
-    calculators = [ExplainedVarianceCalculator() for _ in ks]
+    calculators = [ExplainedVariance() for _ in ks]
     batches = [activations] if isinstance(activations, torch.Tensor) else activations
     if isinstance(batches, str) or not isinstance(batches, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
@@ -164,14 +164,14 @@ def budget_curve(
                 f"budget_curve was given activations of shape {tuple(batch.shape)}, but the SAE has d_in = "
                 f"{sae.cfg.d_in}. Pass activations [..., {sae.cfg.d_in}] of the SAE's own hook, heads flattened."
             )
-        for x in batch.reshape(-1, sae.cfg.d_in).split(TOKENS_PER_CHUNK):
-            x = x.to(sae.device, sae.dtype)
+        for given_x in batch.reshape(-1, sae.cfg.d_in).split(TOKENS_PER_CHUNK):
+            x = given_x.to(sae.device, sae.dtype)
             with flat_heads(largest):
                 feature_acts = largest.encode(x).to_dense()
             values, indices = feature_acts.topk(ks[-1], dim=-1, sorted=True)
             levels = prefix_reconstructions(values, indices, decoder, sae.b_dec)
             for k, calculator in zip(ks, calculators, strict=True):
-                calculator.add_batch(levels[:, k - 1], x)
+                calculator.add_batch(levels[:, k - 1], given_x.to(sae.device))
     if calculators[0].num_samples == 0:
         raise ValueError("budget_curve was given no activations. Pass a tensor [N, d_in] or batches of them.")
     metadata = sae.cfg.metadata

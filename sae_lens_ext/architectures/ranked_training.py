@@ -26,7 +26,7 @@ from sae_lens_ext.architectures.ranked_latents import (
 from sae_lens_ext.architectures.sae_checks import ChecksInput
 from sae_lens_ext.architectures.saving import SavedWhole
 from sae_lens_ext.architectures.training_step import require_finite_activations, train_step_output
-from sae_lens_ext.ops import dead_latent_loss, multi_budget_loss
+from sae_lens_ext.ops import dead_latent_loss, multi_budget_loss, squared_error
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class RankedTrainingSAE(SavedWhole, ChecksInput, TopKTrainingSAE, ABC):
             hidden_pre=hidden_pre,
             mse_loss=mse_loss,
             aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, reconstruction),
-            metrics={"mse_loss_full_budget": lambda: (sae_out - x).pow(2).sum(dim=-1).mean()},
+            metrics={"mse_loss_full_budget": lambda: squared_error(sae_out, x)},
         )
 
     @override

@@ -15,7 +15,6 @@ on e − ê.
 """
 
 import copy
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,8 @@ from sae_lens_ext.architectures.validation import (
     require_normalization,
     require_positive_int,
 )
+from sae_lens_ext.explained_variance import ExplainedVariance
+from sae_lens_ext.json_file import read_json
 
 BASE_METADATA_KEY = "residual_base"
 
@@ -202,7 +203,7 @@ class ResidualTrainingSAE(SavedWhole, ChecksInput, BatchTopKTrainingSAE):
         Raises:
             ValueError: The checkpoint names a base with other weights.
         """
-        saved = json.loads((Path(checkpoint_path) / SAE_CFG_FILENAME).read_text())
+        saved = read_json(Path(checkpoint_path) / SAE_CFG_FILENAME)
         require_base_identity(
             saved.get("metadata", {}), self._frozen_base().fingerprint, str(checkpoint_path)
         )
@@ -257,4 +258,6 @@ def _no_fold(name: str) -> NotImplementedError:
 
 def _explained_variance(x: torch.Tensor, x_hat: torch.Tensor) -> float:
     """SAELens' `explained_variance` of one batch: 1 − Σ‖x − x̂‖² / Σ‖x − mean x‖²."""
-    return (1 - (x - x_hat).pow(2).sum() / (x - x.mean(dim=0)).pow(2).sum()).item()
+    variance = ExplainedVariance()
+    variance.add_batch(x_hat.detach(), x.detach())
+    return variance.compute()

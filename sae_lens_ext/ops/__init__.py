@@ -12,6 +12,7 @@ from sae_lens_ext.ops.multi_budget import (
 )
 from sae_lens_ext.ops.ranking import top_k, top_k_naive
 from sae_lens_ext.ops.sparse_decoder import sparse_decode, sparse_decode_naive
+from sae_lens_ext.ops.squared_error import squared_error
 from sae_lens_ext.ops.topk_encoder import topk_encode, topk_encode_naive
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "sparse_decode",
     "sparse_decode_naive",
     "split_pre_latents",
+    "squared_error",
     "top_k",
     "top_k_naive",
     "topk_encode",

@@ -11,6 +11,7 @@ import torch
 
 from sae_lens_ext.ops.checks import require_count, require_one_precision, require_tensors
 from sae_lens_ext.ops.chunks import chunks
+from sae_lens_ext.ops.squared_error import squared_error
 from sae_lens_ext.ops.sum_of_chunks import sum_of_chunks
 
 
@@ -35,7 +36,7 @@ def dead_latent_loss_naive(
         rank_scale: They are ranked by activation times this, shape [N]; None for 1.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar in float32 or better.
 
     Raises:
         ValueError: A tensor has another shape or type, or k is out of range.
@@ -47,7 +48,7 @@ def dead_latent_loss_naive(
         ranked = acts.detach() if rank_scale is None else acts.detach() * rank_scale
         kept = ranked.topk(k, dim=-1, sorted=False).indices
         acts = torch.zeros_like(acts).scatter(1, kept, acts.gather(1, kept))
-    return (acts @ rows - error.detach()).pow(2).sum(dim=-1).mean()
+    return squared_error(acts @ rows, error.detach())
 
 
 def dead_latent_loss(

@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,10 @@ class Size:
     d_sae: int
     k: int
     n_rows: int
+
+
+SMALL = Size(d_in=64, d_sae=512, k=8, n_rows=512)
+"""What is measured in a second."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,11 @@ RELATIVES = {
     "hierarchical_topk": "topk",
     "kron": "topk",
     "kron with budgets": "topk",
-    "residual": "batchtopk",
     "residual_stack": "batchtopk",
     "residual_stack on a TopK base": "topk",
 }
-"""SAELens' architecture that each of ours selects its latents like."""
+"""SAELens' architecture that each of ours selects its latents like. A residual SAE is saved as SAELens' own JumpReLU; what it gives is a
+base's error, without the rows' mean, and so a larger share of it changes with a latent."""
 
 
 def relative_error(found: torch.Tensor, reference: torch.Tensor) -> float:
@@ -211,13 +215,15 @@ def _context(precision: str) -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16) if precision == "autocast" else nullcontext()
 
 
-def agreements(subject: Subject, x: torch.Tensor) -> dict[str, Agreement]:
-    """Compare every precision with float64, on rows x [n, d_in] in float32."""
+def agreements(
+    subject: Subject, x: torch.Tensor, precisions: Iterable[str] = PRECISIONS
+) -> dict[str, Agreement]:
+    """Compare precisions with float64, on rows x [n, d_in] in float32."""
     acts_64, out_64 = _encoded(subject.inference, "float64", x)
     losses_64 = {} if subject.training is None else _losses(subject.training, "float64", x)
     active = acts_64 != 0
     found = {}
-    for precision in PRECISIONS:
+    for precision in precisions:
         acts, out = _encoded(subject.inference, precision, x)
         losses = {} if subject.training is None else _losses(subject.training, precision, x)
         own = acts != 0

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
-from sae_lens.evals import ExplainedVarianceCalculator
 from tqdm.auto import tqdm
 
 from sae_lens_ext.analysis.domains.report import DomainMeasurement, DomainReport
@@ -27,6 +26,7 @@ from sae_lens_ext.analysis.texts import (
 )
 from sae_lens_ext.architectures.inference import as_inference
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.explained_variance import ExplainedVariance
 from sae_lens_ext.language_model import find_hook_point
 
 
@@ -122,7 +122,7 @@ def evaluate_domains(
 class _Totals:
     """Sums over the batches of one SAE and one text."""
 
-    variance: ExplainedVarianceCalculator = field(default_factory=ExplainedVarianceCalculator)
+    variance: ExplainedVariance = field(default_factory=ExplainedVariance)
     fired: int = 0
     n_predictions: int = 0
     losses: torch.Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))

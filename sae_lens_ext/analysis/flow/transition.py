@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from sae_lens import SAE
-from sae_lens.evals import ExplainedVarianceCalculator
 
 from sae_lens_ext.analysis.dictionaries import SAESource, decoder_rows_used, open_sae
 from sae_lens_ext.analysis.flow.match import FeatureMatch, match_features
@@ -24,6 +23,7 @@ from sae_lens_ext.analysis.splicing import reconstruct, require_finite, require_
 from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_documents
 from sae_lens_ext.architectures.fold_thresholds import fold_thresholds
 from sae_lens_ext.architectures.validation import require_positive_int
+from sae_lens_ext.explained_variance import ExplainedVariance
 from sae_lens_ext.language_model import find_hook_point
 from sae_lens_ext.language_model.hook_names import same_hook
 
@@ -86,8 +86,8 @@ def transition_explained_variance(
     contexts = pack_texts(
         model, {"texts": texts}, context_size=context_size, max_tokens=max_tokens, seed=seed
     )
-    predicted = {(name, folded): ExplainedVarianceCalculator() for name, folded, _ in routes}
-    baselines = {name: ExplainedVarianceCalculator() for name in BASELINES if name != "mean"}
+    predicted = {(name, folded): ExplainedVariance() for name, folded, _ in routes}
+    baselines = {name: ExplainedVariance() for name in BASELINES if name != "mean"}
     norms = decoder_rows_used("from", first).norm(dim=1)
     in_all, activity = 0.0, dict.fromkeys(predicted, 0.0)
     # One hook may be both: then the match is of an SAE with another of the same place.

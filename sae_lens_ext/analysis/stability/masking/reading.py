@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
-from sae_lens.evals import ExplainedVarianceCalculator
 from torch.nn.functional import embedding_bag
 
 from sae_lens_ext.analysis.dictionaries import decoder_rows_used
@@ -19,6 +18,7 @@ from sae_lens_ext.analysis.splicing import (
     require_width,
 )
 from sae_lens_ext.architectures.head_reshaping import flat_heads
+from sae_lens_ext.explained_variance import ExplainedVariance
 from sae_lens_ext.language_model import Site, read_activations
 from sae_lens_ext.ops.chunks import has_bags
 
@@ -127,7 +127,7 @@ class TextReader:
         self.device = self.model_device if has_bags(self.model_device) else torch.device("cpu")
         self.rows = decoder_rows_used(name, sae).to(self.device)
         """What a latent of activation 1 adds to x̂, [d_sae, d_in], float32."""
-        self.variance = ExplainedVarianceCalculator()
+        self.variance = ExplainedVariance()
         """Sums for EV with nothing masked."""
         self.fired = torch.zeros(sae.cfg.d_sae, dtype=torch.long)
         """On how many tokens each latent is not 0, [d_sae]."""
