@@ -9,7 +9,7 @@ import torch
 import sae_lens_ext as s
 from tests.reliability.calls.attempt import attempt
 from tests.reliability.calls.material import PROMPTS, drawn, model, new_model, tokens
-from tests.reliability.calls.steering_calls import reward, sequences, vectors
+from tests.reliability.calls.steering_material import reward, sequences, vectors
 
 QUIET: dict[str, Any] = {"show_progress": False}
 

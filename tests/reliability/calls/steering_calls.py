@@ -1,75 +1,25 @@
 """The calls of interventions, steering vectors and their readings."""
 
-from collections.abc import Mapping
 from typing import Any
-
-import torch
 
 import sae_lens_ext as s
 from tests.reliability.calls import wrong_values as w
 from tests.reliability.calls.material import FIRST, PROMPTS, drawn, model, new_sae, tokens
 from tests.reliability.calls.model_calls import ModelCall
-
-PLACE = {"positions": w.POSITIONS, "phases": w.NOTHING}
-FEATURE = {
-    "sae": w.NOTHING,
-    "index": w.kind("0", "2", "numpy 2", "tensor 2"),
-    "hook_name": w.NAME | w.NONE,
-} | PLACE
-WRITING = {
-    "max_new_tokens": w.COUNT,
-    "temperature": w.POSITIVE,
-    "stop_tokens": w.TOKEN_IDS,
-    "prepend_bos": w.FLAG,
-    "seed": w.SEED,
-}
-LOOPS = frozenset(
-    {
-        "steps",
-        "samples",
-        "max_new_tokens",
-        "n_resamples",
-        "samples_per_prompt",
-        "group_size",
-        "prompts_per_step",
-        "n_layers",
-    }
+from tests.reliability.calls.steering_material import (
+    BOOTSTRAP,
+    FEATURE,
+    PLACE,
+    WRITING,
+    added,
+    call,
+    of_numbers,
+    patched,
+    reward,
+    sequences,
+    steered,
+    vectors,
 )
-BOOTSTRAP = {"n_resamples": w.COUNT, "seed": w.SEED}
-
-
-def vectors() -> s.SteeringVectors:
-    return s.SteeringVectors({0: drawn(16), 1: drawn(16, seed=1)})
-
-
-def sequences() -> s.Sequences:
-    return s.Sequences(tuple(tokens()), (3, 4, 2, 5))
-
-
-def reward(prompt: str, completion: str) -> float:
-    return float(len(completion) % 2)
-
-
-def _add() -> s.AddVector:
-    return s.AddVector(FIRST, drawn(16))
-
-
-def _steer(model: Any, intervention: Any, attention_mask: Any) -> torch.Tensor:
-    with s.steer(model, intervention, attention_mask=attention_mask), torch.no_grad():
-        return model(tokens(), return_type="logits")
-
-
-def _patched(model: Any, vector: Any, mode: Any, layer: Any) -> torch.Tensor:
-    with s.patched_paths(model, vector, mode, layer=layer), torch.no_grad():
-        return model(tokens(), return_type="logits")
-
-
-def call(name: str, function: Any, given: Any, kinds: Mapping[str, w.Kind]) -> ModelCall:
-    return ModelCall(name, function, given, kinds, LOOPS & set(kinds))
-
-
-def of_numbers(name: str, function: Any, kinds: Mapping[str, w.Kind], **given: Any) -> ModelCall:
-    return call(name, function, lambda: dict(given), kinds)
 
 
 def calls() -> list[ModelCall]:
@@ -78,8 +28,8 @@ def calls() -> list[ModelCall]:
     return [
         call(
             "steer",
-            _steer,
-            lambda: {"model": model(), "intervention": _add(), "attention_mask": None},
+            steered,
+            lambda: {"model": model(), "intervention": added(), "attention_mask": None},
             {"model": w.NOTHING, "intervention": w.NOTHING, "attention_mask": w.NONE},
         ),
         call(
@@ -108,11 +58,11 @@ def calls() -> list[ModelCall]:
         ),
         call("AblateFeature", s.AblateFeature, lambda: {"sae": new_sae(), "index": 3}, FEATURE),
         call("InterventionSum", s.InterventionSum, dict, {"interventions": w.NOTHING}),
-        of_numbers("Intervention.__mul__", lambda factor: _add() * factor, {"factor": w.REAL}),
+        of_numbers("Intervention.__mul__", lambda factor: added() * factor, {"factor": w.REAL}),
         of_numbers(
-            "Intervention.__truediv__", lambda divisor: _add() / divisor, {"divisor": w.REAL - w.kind("0")}
+            "Intervention.__truediv__", lambda divisor: added() / divisor, {"divisor": w.REAL - w.kind("0")}
         ),
-        of_numbers("Intervention.hooks", lambda model: _add().hooks(model), {"model": w.NONE}),
+        of_numbers("Intervention.hooks", lambda model: added().hooks(model), {"model": w.NONE}),
         call(
             "SteeringVectors",
             s.SteeringVectors,
@@ -284,7 +234,7 @@ def calls() -> list[ModelCall]:
         ),
         call(
             "patched_paths",
-            _patched,
+            patched,
             lambda: {"model": model(), "vector": drawn(16), "mode": "full", "layer": None},
             {"model": w.NOTHING, "vector": w.NOTHING, "mode": w.NOTHING, "layer": w.kind("0", "None")},
         ),
@@ -356,7 +306,7 @@ def calls() -> list[ModelCall]:
             lambda: (
                 {
                     "model": model(),
-                    "intervention_of": _add(),
+                    "intervention_of": added(),
                     "strengths": [0, 1],
                     "prompts": PROMPTS,
                     "behaviour": s.share_of_words(["w1"]),

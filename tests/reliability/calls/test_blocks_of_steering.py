@@ -10,7 +10,7 @@ import torch
 import sae_lens_ext as s
 from tests.reliability.calls.attempt import Outcome, attempt
 from tests.reliability.calls.material import FIRST, LAST, PROMPTS, drawn, new_model, new_sae, tokens
-from tests.reliability.calls.steering_calls import reward, sequences, vectors
+from tests.reliability.calls.steering_material import reward, sequences, vectors
 
 MODELS = ("hooked", "bridge")
 MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
