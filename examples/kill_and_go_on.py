@@ -6,7 +6,6 @@ A KronSAE is trained twice on the embedded model: once in peace, once killed (SI
 the same call. The two are equal to the last bit. Needs `sae-lens-ext install-embedded`; a minute on two cores.
 """
 
-import logging
 import multiprocessing
 import os
 import time
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 
 import sae_lens_ext as ext
 from sae_lens_ext.checkpoints import latest_checkpoint
+from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import load_dataset
 
 SMALL = bool(os.environ.get("SAE_LENS_EXT_SMALL"))  # set by run_all.py, for continuous integration
@@ -26,7 +26,7 @@ TOKENS = 8_192 if SMALL else 32_768
 
 def train(folder: Path) -> None:
     """Train an SAE, or go on from the last whole checkpoint in its folder."""
-    logging.disable(logging.WARNING)
+    quieten()
     torch.set_num_threads(1)
     last = latest_checkpoint(folder / "checkpoints" / "run")
     cfg = LanguageModelSAERunnerConfig(

@@ -151,12 +151,12 @@ ext.load_sae(FOLDER / "in_peace" / "sae").cfg.d_sae
 #
 # ## A bad call
 #
-# Every argument that cannot be right is refused before anything is computed, with its name, its value and what to do.
+# What cannot be right is refused by this package's functions before anything is computed, with what was given and what to do.
 
 # %%
 vectors = ext.SteeringVectors({4: torch.ones(576)})
 for call in (
-    lambda: ext.match_features(sae, "my_sae"),
+    lambda: ext.match_features(sae, 12),
     lambda: ext.with_k(sae, 512.0),
     lambda: ext.SteeringVectors({4: torch.full((576,), torch.nan)}),
     lambda: vectors * float("inf"),

@@ -14,9 +14,11 @@ from sae_lens.constants import (
     SPARSITY_FILENAME,
     TRAINER_STATE_FILENAME,
 )
+from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from safetensors import SafetensorError, safe_open
 
-from sae_lens_ext.architectures.loading import load_sae, require_readable_training_save
+from sae_lens_ext.architectures.loading import load_sae, require_readable_save, require_readable_training_save
+from sae_lens_ext.architectures.saving import require_seal
 from sae_lens_ext.asides import is_aside, is_before, is_given_up
 from sae_lens_ext.checkpoints import tokens_trained
 from sae_lens_ext.checksum import CHECKSUMS_FILE, has_changed
@@ -84,16 +86,17 @@ def _in_folder(folder: Path) -> Generator[Saved, None, None]:
             None,
         )
     names = {entry.name for entry in folder.iterdir()}
-    if names & {SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME}:
+    if SAE_WEIGHTS_FILENAME in names or _is_configuration(folder / SAE_CFG_FILENAME):
         yield _checkpoint(folder) if TRAINER_STATE_FILENAME in names else _sae(folder)
     elif CHECKSUMS_FILE in names:
         yield Saved(folder, "checkpoint of several SAEs", _change(folder))
     is_sae = SAE_WEIGHTS_FILENAME in names or CHECKSUMS_FILE in names
     for name in sorted(names - (_OF_AN_SAE if is_sae else set())):
         entry = folder / name
-        if entry.is_symlink() and entry.is_dir():
-            continue  # it may lead back here
-        yield from _in_folder(entry) if entry.is_dir() else _in_file(entry)
+        if entry.is_dir():
+            yield from () if entry.is_symlink() else _in_folder(entry)  # a link may lead back here
+        elif entry.is_file():  # and no pipe, which would be waited for
+            yield from _in_file(entry)
 
 
 def _aside(path: Path) -> Saved:
@@ -101,8 +104,21 @@ def _aside(path: Path) -> Saved:
     return Saved(path, kind, None)
 
 
+def _is_configuration(path: Path) -> bool:
+    """Whether a file is the configuration of an SAE, as far as can be told."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "architecture" in content and "d_in" in content
+
+
 def _sae(folder: Path) -> Saved:
     try:
+        name = require_readable_save(folder)["architecture"]
+        if name in SAE_TRAINING_CLASS_REGISTRY and name not in SAE_CLASS_REGISTRY:
+            require_seal(folder)
+            return Saved(folder, f"SAE in training form ({name})", None)
         return Saved(folder, f"SAE ({load_sae(folder).cfg.architecture()})", None)
     except (ValueError, OSError) as error:
         return Saved(folder, "SAE", str(error))
@@ -126,19 +142,25 @@ def _change(folder: Path) -> str | None:
 def _in_file(path: Path) -> Iterable[Saved]:
     if is_aside(path):
         return [_aside(path)]
-    if path.name == LOG_FILE:
+    if path.name == LOG_FILE and path.read_bytes()[:9] == b'{"step": ':
         return [_read(path, "log of a training", lambda: _require_lines(path))]
     try:
         kind = _kind_in_header(path) if path.suffix == ".safetensors" else _kind_in_json(path)
     except (ValueError, OSError, SafetensorError, LookupError) as error:
+        if not _names_us(path):
+            return []
         return [Saved(path, path.suffix.removeprefix("."), f"{path} cannot be read ({error}). Restore it.")]
     if kind in _STATES:
         loader = import_module(_STATES[kind]).Checkpoint.load
         return [_read(path, "state of a training", lambda: loader(path))]
-    if kind not in MODULE_OF:
-        return []
-    public = getattr(import_module(MODULE_OF[kind]), kind)
-    return [_read(path, kind, lambda: public.load(path))]
+    load = getattr(getattr(import_module(MODULE_OF[kind]), kind), "load", None) if kind in MODULE_OF else None
+    return [] if load is None else [_read(path, kind, lambda: load(path))]
+
+
+def _names_us(path: Path) -> bool:
+    """Whether a file that cannot be read begins as those of this package do."""
+    with path.open("rb") as file:
+        return b"sae_lens_ext." in file.read(4096)
 
 
 def _kind_in_header(path: Path) -> str:

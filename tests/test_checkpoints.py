@@ -76,7 +76,7 @@ def test_a_whole_checkpoint_can_be_gone_on_from(tmp_path: Path) -> None:
     require_checkpoint(whole(tmp_path))
     write_checksums(tmp_path)
     require_checkpoint(tmp_path)
-    with pytest.raises(FileNotFoundError, match="nowhere is not a saved SAE: it holds no cfg.json"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a saved SAE: there is no such folder"):
         require_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="/b is not a saved SAE"):
         require_checkpoint(tmp_path, (".", "b"))

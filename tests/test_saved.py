@@ -1,11 +1,19 @@
 """`check_saved` knows what was saved, and finds what is broken in it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from sae_lens import TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import (
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    TopKSAE,
+    TopKSAEConfig,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+)
 
 from sae_lens_ext import KronSAE, KronSAEConfig, SteeringVectors, check_saved, match_features, save_sae
 from sae_lens_ext.asides import new_aside
@@ -27,6 +35,21 @@ def folder(tmp_path: Path) -> Path:
     match_features(kron, kron).save(tmp_path / "match.json")
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"st')
     (tmp_path / "notes.txt").write_text("mine")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name, text in {
+        "tsconfig.json": "{} // mine",
+        "empty.json": "",
+        "cfg.json": '{"lr": 1}',
+        "lfs.safetensors": "version https://git-lfs",
+        "log.jsonl": "not json\nat all\n",
+        "named.json": '{"format": "sae_lens_ext.AblateFeature/1"}',
+    }.items():
+        (foreign / name).write_text(text)
+    (foreign / "gone.json").symlink_to(foreign / "nowhere")
+    os.mkfifo(foreign / "pipe.json")
+    TopKTrainingSAE(TopKTrainingSAEConfig(d_in=6, d_sae=24, k=4)).save_model(tmp_path / "c_sae")
+    BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=6, d_sae=24, k=4)).save_model(tmp_path / "d_sae")
     (tmp_path / "other.json").write_text('{"format": "png"}')
     new_aside(tmp_path / "x.json").write_text("{")  # a living process: this one
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -51,6 +74,8 @@ def test_everything_of_ours_is_found_and_nothing_else(folder: Path) -> None:
     assert found == {
         "a_sae": "SAE (kron)",
         "b_sae": "SAE (topk)",
+        "c_sae": "SAE (topk)",
+        "d_sae": "SAE in training form (batchtopk)",
         "checkpoints/4096": "checkpoint of 4096 tokens",
         "log.jsonl": "log of a training",
         "match.json": "FeatureMatch",
@@ -75,7 +100,7 @@ def test_what_is_truncated_is_found(folder: Path) -> None:
     for name in ("b_sae/sae_weights.safetensors", "match.json"):
         path = folder / name
         path.write_bytes(path.read_bytes()[:-10])
-    (folder / "log.jsonl").write_text('{"st\n{"step": 2}\n')
+    (folder / "log.jsonl").write_text('{"step": 1\n{"step": 2}\n')
     assert list(problems(folder)) == ["b_sae", "log.jsonl", "match.json"]
 
 
@@ -93,7 +118,7 @@ def test_the_command_says_what_is_broken(folder: Path, capsys: pytest.CaptureFix
     assert main(["check", str(folder)]) == 1
     out, err = capsys.readouterr()
     assert f"BAD  {folder / 'a_sae'}: " in out
-    assert err.startswith("sae-lens-ext: error: 1 of 7 saved things cannot be read.")
+    assert err.startswith("sae-lens-ext: error: 1 of 9 saved things cannot be read.")
     (folder / "empty").mkdir()
     assert main(["check", str(folder / "empty")]) == 1
     assert "Nothing that this package or SAELens saves was found" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """SAEs as dictionaries: what the analyses compare, loaded from wherever they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from numbers import Real
 from pathlib import Path
@@ -42,13 +42,14 @@ def open_saes(caller: str, saes: SAESources) -> dict[str, SAE[Any]]:
     """
     if isinstance(saes, (str, Path, SAE)):
         raise ValueError(f"{caller} was given one SAE, {str(saes)[:60]!r}. Give two or more, in a list.")
-    if not isinstance(saes, (Mapping, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(saes, (Mapping, Iterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"{caller} was given SAEs of type {type(saes).__name__}. Give two or more, in a list or by name."
         )
     if isinstance(saes, Mapping):
         named = [(str(name), source) for name, source in saes.items()]
     else:
+        saes = list(saes)
         key = _what_differs(saes)
         named = [(_name(source, i, key), source) for i, source in enumerate(saes)]
     if len(named) < 2:

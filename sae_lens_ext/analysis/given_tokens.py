@@ -1,6 +1,5 @@
 """Texts as a user gives them, documents or token ids, as the token ids to read."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ def given_tokens(
     """
     if not isinstance(given, torch.Tensor):
         documents: Any = given
-        if not isinstance(documents, (Sequence, Mapping)):
+        if not hasattr(documents, "__len__") or not hasattr(documents, "__iter__"):
             raise ValueError(
                 f"{caller} was given {type(given).__name__} as texts. Give a list of documents, or token ids [n, pos] as a tensor."
             )

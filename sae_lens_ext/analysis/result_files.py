@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from sae_lens_ext.analysis.typed_fields import require_types
-from sae_lens_ext.checksum import noted_checksum
+from sae_lens_ext.checksum import json_checksum, noted_checksum
 from sae_lens_ext.files import write_whole, write_whole_bytes
 from sae_lens_ext.json_file import parse_finite_json, read_json, require_file
 
@@ -25,7 +25,7 @@ _LONGEST_REASON = 300  # characters
 
 
 def save_result(path: str | Path, file_format: str, content: Mapping[str, Any]) -> None:
-    """Write a result as JSON, with a checksum of its text, which tells a file that was changed.
+    """Write a result as JSON, with a checksum of its content, which tells a file that was changed.
 
     Args:
         path: The file; its folder must exist.
@@ -35,9 +35,10 @@ def save_result(path: str | Path, file_format: str, content: Mapping[str, Any]) 
     Raises:
         ValueError: A number is NaN or infinite. The file is as it was.
     """
-    named = {"format": file_format, _CHECKSUM: "", **content}
-    text = json.dumps(named, indent=1, allow_nan=False) + "\n"
-    write_whole(path, text.replace(_entry(""), _entry(_text_checksum(text)), 1))
+    named = json.loads(json.dumps({"format": file_format, **content}, allow_nan=False))  # as it will be read
+    write_whole(
+        path, json.dumps({"format": file_format, _CHECKSUM: json_checksum(named), **named}, indent=1) + "\n"
+    )
 
 
 def load_result(path: str | Path, file_format: str, build: Callable[[Any], T], again: str) -> T:
@@ -58,11 +59,10 @@ def load_result(path: str | Path, file_format: str, build: Callable[[Any], T], a
     remedy = f"Give a file that {kind}.save wrote, or {again}."
     require_file(path, remedy)
     try:
-        text = path.read_text(encoding="utf-8")
-        content = parse_finite_json(text)
+        content = parse_finite_json(path.read_bytes())
         if content["format"] != file_format:
             raise ValueError(f"its format is {content['format']!r:.80}")
-        changed = _is_changed(text, content)
+        changed = _is_changed(content)
         result = build(content)  # what it misses says more than that it was changed
         if changed:
             raise ValueError(
@@ -78,18 +78,10 @@ def load_result(path: str | Path, file_format: str, build: Callable[[Any], T], a
         ) from error
 
 
-def _entry(checksum: str) -> str:
-    return f'"{_CHECKSUM}": "{checksum}"'
-
-
-def _text_checksum(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _is_changed(text: str, content: Mapping[str, Any]) -> bool:
-    """Tell whether a text is another than `save_result` wrote. Earlier versions noted no checksum; what they wrote counts as unchanged."""
+def _is_changed(content: Mapping[str, Any]) -> bool:
+    """Tell whether a content is another than `save_result` wrote. Earlier versions noted no checksum; what they wrote counts as unchanged."""
     noted = noted_checksum(content, _CHECKSUM, ("tensors_sha256",))
-    return noted is not None and _text_checksum(text.replace(_entry(noted), _entry(""), 1)) != noted
+    return noted is not None and noted != json_checksum({k: v for k, v in content.items() if k != _CHECKSUM})
 
 
 def save_result_with_tensors(

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,18 +93,19 @@ class BudgetCurve:
         """Draw explained variance against k; returns the figure without showing it."""
         import plotly.graph_objects as go
 
+        architecture = escape(str(self.provenance.get("architecture")), quote=False)
         figure = go.Figure(
             go.Scatter(
                 x=self.ks,
                 y=self.explained_variance,
                 mode="lines+markers",
-                name=str(self.provenance.get("architecture")),
+                name=architecture,
             )
         )
         figure.update_layout(
             xaxis={"title": "latents per token, k", "type": "log"},
             yaxis={"title": "explained variance"},
-            title=f"{self.provenance.get('architecture')} at every budget",
+            title=f"{architecture} at every budget",
         )
         return figure
 

@@ -44,7 +44,8 @@ def load_sae(path: str | Path, *, device: str = "cpu", dtype: str | None = None)
             unknown fields; the weights are truncated, not safetensors, or do not fit the configuration; either has changed since
             this package saved it. SAELens' own saves have no checksum: a number changed in them cannot be told.
     """
-    path = Path(path)
+    path, device = Path(path), str(device)
+    _require_device(device)
     cfg = require_readable_save(path)
     name = cfg["architecture"]
     if name not in SAE_CLASS_REGISTRY:
@@ -82,6 +83,10 @@ def require_readable_save(path: Path) -> dict[str, Any]:
         ValueError: The configuration is not that of an SAE, or the weights are truncated or not
             safetensors.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not a saved SAE: there is no such folder. Give that of a saved SAE, or of a checkpoint of training."
+        )
     for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
         if not (path / name).is_file():
             raise FileNotFoundError(
@@ -131,6 +136,18 @@ def _not_registered(path: Path, name: str, registry: Mapping[str, Any]) -> str:
     )
 
 
+def _require_device(device: str) -> None:
+    """Raise ValueError unless weights can be put on a device here."""
+    try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("there are no numbers on it")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f'load_sae was given device = {device!r}, which cannot be used here ({str(error).partition(chr(10))[0]:.200}). Give device = "cpu", or one that there is.'
+        ) from error
+
+
 def _require_known_fields(cfg: dict[str, Any], path: Path) -> None:
     name = cfg["architecture"]
     config_class = SAE_CLASS_REGISTRY[name][1]
@@ -157,11 +174,13 @@ def _require_field_types(cfg: dict[str, Any], path: Path) -> None:
     hints = get_type_hints(SAE_CLASS_REGISTRY[cfg["architecture"]][1])
     for name, value in cfg.items():
         kinds = _json_kinds(hints.get(name))
+        if value is None or (bool in kinds and value in (0, 1)):
+            continue  # SAELens takes these
         fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
         if kinds and not fits:
             expected = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
             raise ValueError(
-                f"{path / SAE_CFG_FILENAME} has {value!r:.80} as its {name!r}, where there should be {expected}. Restore it from a save."
+                f"{path / SAE_CFG_FILENAME} has {value!r:.80} as its {name!r}, where there should be {expected}. Restore it from a save, or correct it."
             )
 
 

@@ -42,7 +42,9 @@ class SteeredPoint:
             return self.name
         points = model.hook_dict
         for name in (self.point.name, self.name, given):
-            if name in points and points.get(points[name].name) is self.point:  # an alias is looked up again
+            if (
+                name in points and points.get(points[name].name or name) is self.point
+            ):  # an alias is looked up again
                 return name
         raise ValueError(
             f"run_with_hooks of this {type(model).__name__} no longer reaches {given!r} by name, as happens after an SAE was attached there and "

@@ -29,7 +29,7 @@ def test_load_sae_loads_what_saelens_loads(folder: Path) -> None:
 
 
 def test_load_sae_missing_folder_or_file(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a saved SAE: it holds no cfg.json"):
+    with pytest.raises(FileNotFoundError, match="is not a saved SAE: there is no such folder"):
         load_sae(folder / "nowhere")
     (folder / "sae_weights.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="it holds no sae_weights.safetensors"):

@@ -1,6 +1,7 @@
 """The picture of representation collapse: entropy and separability by layer, of one report or several."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,7 @@ def plot_collapse(
                 label = " · ".join(
                     part for part in (name, site if len(drawn) > 1 or len(groups) == 1 else "") if part
                 )
+                label = escape(label, quote=False)  # plotly would take it for markup
                 x = np.array(group[0].layers[site])
                 middle, low, high = _line(group, site, one)
                 drawing.add_trace(_band(x, low, high, colour, label), row=1, col=column)

@@ -1,5 +1,6 @@
 """The picture of where features come from."""
 
+from html import escape
 from typing import TYPE_CHECKING
 
 from sae_lens_ext.analysis.flow.colours import ORIGIN_COLOURS
@@ -31,7 +32,7 @@ def origins_figure(origins: "FeatureOrigins") -> "go.Figure":
             hovertemplate="feature %{text}<br>s(R) %{x:.2f}<br>s(M) or s(A) %{y:.2f}<extra></extra>",
         )
     return figure.update_layout(
-        title=f"Where the features of {origins.provenance.get('hook') or 'the target'} come from",
+        title=f"Where the features of {escape(str(origins.provenance.get('hook') or 'the target'), quote=False)} come from",
         xaxis_title="s(R): best cosine with the stream one layer before",
         yaxis_title="largest of s(M) and s(A)",
         template="plotly_white",

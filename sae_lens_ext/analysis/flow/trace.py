@@ -5,7 +5,7 @@ followed one by one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ def trace_features(
     """
     limits = thresholds_of(caller, thresholds)
     found = FlowSites.open(caller, sites, model=model)
-    if isinstance(starts, str) or not isinstance(starts, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(starts, str) or not isinstance(starts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"{caller} was given starts of type {type(starts).__name__}. Give a list of features, (hook name, index) each."
         )

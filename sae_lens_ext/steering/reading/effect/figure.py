@@ -1,5 +1,6 @@
 """Pictures of effects: norms by vector, and cosines by vector and block."""
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -20,7 +21,7 @@ MAX_NUMBERS = 12
 def propagated_figure(result: "PropagatedEffect") -> go.Figure:
     """Draw bars of the norms, and points of the share beside its null."""
     x = [
-        label if layer is None else str(layer)
+        escape(label, quote=False) if layer is None else str(layer)
         for label, layer in zip(result.labels, result.layers, strict=True)
     ]
     drawing = make_subplots(

@@ -1,5 +1,6 @@
 """Pictures of gains: the rewards a ratio is made of, and the gains of many pairs."""
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -28,7 +29,10 @@ def ratio_figure(result: "RewardRatio") -> go.Figure:
     interval = "" if result.low is None else f" ({result.low:.2f} to {result.high:.2f})"
     drawing = go.Figure()
     drawing.add_bar(
-        x=frame["name"], y=frame["value"], marker_color=qualitative.Safe[4], **(errors if known else {})
+        x=[escape(name, quote=False) for name in frame["name"]],
+        y=frame["value"],
+        marker_color=qualitative.Safe[4],
+        **(errors if known else {}),
     )
     drawing.update_yaxes(title_text="mean reward")
     return drawing.update_layout(
