@@ -97,7 +97,7 @@ def test_what_is_no_two_saes_is_refused(given: Any, complaint: str) -> None:
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere is not a saved SAE: it holds no cfg.json"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not a saved SAE: there is no such folder"):
         stability([tmp_path / "nowhere", pair()[0]])
 
 

@@ -103,7 +103,7 @@ def test_train_checks_where_it_shall_start_from(tmp_path, capsys, flag: str) -> 
         assert main(words(tmp_path / "sae", "--architecture", "kron", "--k", "4", flag, str(path))) == 1
         return capsys.readouterr().err
 
-    assert "is not a saved SAE: it holds no cfg.json" in complaint(tmp_path / "nowhere")
+    assert "is not a saved SAE: there is no such folder" in complaint(tmp_path / "nowhere")
     base_sae("standard", d_in=16).save_model(tmp_path / "start")
     cfg = tmp_path / "start" / "cfg.json"
     cfg.write_text(cfg.read_text().replace('"standard"', '"kronn"'))
