@@ -1,21 +1,21 @@
 """Run the tests on the newest and on the oldest versions of SAELens, TransformerLens and torch that are claimed, and look at transformer-lens 4.
 
 Each job makes a virtual environment below benchmarks/.cache/versions, installs this checkout with `constraints.txt` less the pins it
-looses, and runs `pytest tests`. The oldest versions are the lower bounds of pyproject.toml. For transformer-lens 4, which SAELens does not admit, every
+looses, and runs pytest on all tests, or on those named. The oldest versions are the lower bounds of pyproject.toml. For transformer-lens 4, which SAELens does not admit, every
 name that this package and SAELens import from it is looked up: which are gone, and whose imports they are.
 
-    python benchmarks/versions.py [pinned newest oldest transformer-lens-4]
+    python benchmarks/versions.py [pinned newest oldest transformer-lens-4] [--tests tests/contract tests/ops …]
 """
 
+import argparse
 import ast
 import json
 import re
 import subprocess
-import sys
 import time
 import venv
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 CACHE = Path(__file__).parent / ".cache" / "versions"
 CLAIMED = ("torch", "sae-lens", "transformer-lens")
 LOOSE = (*CLAIMED, "triton", "sympy")  # the latter two come in the version that torch wants
+JOBS = ("pinned", "newest", "oldest", "transformer-lens-4")
 SHOWN = ("torch", "sae-lens", "transformer-lens", "transformers", "numpy")
 EXTRAS = f"{ROOT}[embedded,dev]"
 LOOK_UP = """
@@ -84,13 +85,13 @@ def versions(programs: Path) -> dict[str, str]:
     )
 
 
-def tests(job: str) -> dict[str, Any]:
+def tests(job: str, chosen: Sequence[str]) -> dict[str, Any]:
     """Run a job's tests, and count."""
     programs, report = environment(job), CACHE / f"{job}.xml"
     report.unlink(missing_ok=True)
     started = time.monotonic()
     subprocess.run(
-        [programs / "python", "-m", "pytest", "tests", "-q", "-n", "2", f"--junitxml={report}"],
+        [programs / "python", "-m", "pytest", *chosen, "-q", "-n", "2", f"--junitxml={report}"],
         cwd=ROOT,
         env={
             "PATH": f"{programs}:/usr/bin:/bin",
@@ -102,6 +103,11 @@ def tests(job: str) -> dict[str, Any]:
         stderr=subprocess.STDOUT,
         check=False,
     )
+    return counted(programs, report, chosen, time.monotonic() - started)
+
+
+def counted(programs: Path, report: Path, chosen: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Count what pytest reports, in its JUnit form."""
     cases = ET.parse(report).getroot().iter("testcase")
     outcomes = {
         f"{case.get('classname')}::{case.get('name')}": {child.tag for child in case} for case in cases
@@ -113,7 +119,8 @@ def tests(job: str) -> dict[str, Any]:
         "skipped": sum("skipped" in tags for tags in outcomes.values()),
         "failed": len(failed),
         "failures": failed[:50],
-        "seconds": round(time.monotonic() - started),
+        "run": list(chosen),
+        "seconds": round(seconds),
     }
 
 
@@ -164,8 +171,14 @@ def main() -> None:
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     done.pop("machine", None)
     CACHE.mkdir(parents=True, exist_ok=True)
-    for job in sys.argv[1:] or ("pinned", "newest", "oldest", "transformer-lens-4"):
-        done[job] = transformer_lens_4() if job == "transformer-lens-4" else tests(job)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], metavar="JOB", help=", ".join(JOBS))
+    parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH")
+    options = parser.parse_args()
+    for job in options.jobs or JOBS:
+        done[job] = transformer_lens_4() if job == "transformer-lens-4" else tests(job, options.tests)
         write_result(__file__, done)
         print(job, json.dumps(done[job], indent=1))
 

@@ -87,7 +87,13 @@ def _add_scatter(drawing: go.Figure, report: "StabilityReport") -> None:
             mode="markers",
             marker={"color": colour, "size": 4, "opacity": 0.5},
             name=label,
-            customdata=np.stack([[escape(name, quote=False) for name in own["sae"]], own["latent"]], axis=1)
+            customdata=np.array(
+                [
+                    [escape(sae, quote=False), latent]
+                    for sae, latent in zip(own["sae"], own["latent"], strict=True)
+                ],
+                dtype=object,
+            )
             if len(own)
             else None,
             hovertemplate="%{customdata[0]}, latent %{customdata[1]}<br>fires on %{x:.2%} of tokens<extra></extra>",

@@ -155,7 +155,7 @@ def test_autocast_is_near(hooked_model: Any, contexts: torch.Tensor) -> None:
         ({"max_tokens": 0}, "max_tokens = 0"),
         ({"per_word": 1.5}, "per_word must be a whole number"),
         ({"per_word": 2}, "per_word = 2 and folds = 3.*at least 3"),
-        ({"seed": -1}, "seed = -1. Give a whole number of at least 0"),
+        ({"seed": -1}, "seed = -1. Give a whole number from 0"),
         ({"seed": "x"}, "seed = 'x'"),
         ({"batch_size": True}, "batch_size"),
         ({"folds": 1}, "folds = 1"),

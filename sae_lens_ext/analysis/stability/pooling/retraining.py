@@ -1,9 +1,11 @@
 """Teach an SAE's encoder to use a decoder that stays as it is."""
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from sae_lens import SAE, LoggingConfig, TopKSAE, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
@@ -13,7 +15,7 @@ from sae_lens.util import dtype_to_str
 from sae_lens_ext.architectures.inference import as_inference, assemble, assemble_as
 from sae_lens_ext.architectures.sae_checks import require_sae
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.number_checks import require_number, require_seed
+from sae_lens_ext.number_checks import require_seed
 
 
 def retrain_encoder(
@@ -78,8 +80,8 @@ def retrain_encoder(
             "retrain_encoder was given activations that hold NaN or infinity. Look at the precision they were read in: float16 overflows where "
             "bfloat16 does not."
         )
-    lr = require_number("retrain_encoder", "lr", lr)
-    if lr <= 0:
+    lr = lr.item() if isinstance(lr, (torch.Tensor, np.generic)) and lr.ndim == 0 else lr  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 < lr < math.inf:
         raise ValueError(
             f"retrain_encoder was given lr = {lr!r}, which is no learning rate. Give a number above 0, such as 1e-3."
         )
