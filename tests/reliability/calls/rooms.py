@@ -20,5 +20,6 @@ LEFT_OUT = {
     "has_bags": "it takes a torch.device and looks at its name",
     "save_sae": "it writes files; the tests of faults are about it",
     "load_sae": "it reads files; the tests of bad files spoil them",
+    "squared_error": "it takes two tensors of the steps' own; tests/reliability/test_long_sums.py",
     "origin_agreement": "it reads a result that a language model was run for",
 }  # fmt: skip
