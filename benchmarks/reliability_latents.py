@@ -9,9 +9,7 @@ python benchmarks/reliability_latents.py --sizes 16384 32768   smaller ones only
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from own_process import in_own_process
 from result import write_result
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -79,20 +78,10 @@ def _measured(task: str, latents: int, limit_gib: float) -> None:
     if expected > 1024 * limit_gib:
         print(f"{task}, {latents}: skipped, expected {expected:,.0f} MiB", flush=True)
         return
-    command = [sys.executable, __file__, "--one", task, str(latents), "--limit-gib", str(limit_gib)]
-    # With these two, freed memory goes back to the system at once, and the resident set is what is in use.
-    environment = {
-        **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "0",
-        "TQDM_DISABLE": "1",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        print(f"{task}, {latents}: failed with {done.returncode}: {done.stderr[-1500:]}", flush=True)
-        return
-    cached.write_text(done.stdout.splitlines()[-1])
-    print(f"{task}, {latents}: {cached.read_text()}", flush=True)
+    found = in_own_process(__file__, "--one", task, str(latents), "--limit-gib", str(limit_gib))
+    if found is not None:
+        cached.write_text(found)
+        print(f"{task}, {latents}: {found}", flush=True)
 
 
 def _expected(task: str, latents: int) -> float:

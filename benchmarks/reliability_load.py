@@ -9,8 +9,6 @@ python benchmarks/reliability_load.py top_activations     measures some readers 
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import torch
+from own_process import in_own_process
 from result import write_figure, write_result
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -74,20 +73,10 @@ def measure(name: str, n_tokens: int) -> dict[str, Any]:
 
 
 def _in_own_process(name: str, n_tokens: int) -> None:
-    command = [sys.executable, __file__, "--one", name, "--tokens", str(n_tokens)]
-    # With these two, freed memory goes back to the system at once, and the resident set is what is in use.
-    environment = {
-        **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "0",
-        "HF_HUB_OFFLINE": "1",
-        "TQDM_DISABLE": "1",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        print(f"{name} failed with {done.returncode}:\n{done.stderr[-2000:]}", flush=True)
+    line = in_own_process(__file__, "--one", name, "--tokens", str(n_tokens))
+    if line is None:
         return
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(line)
     _cached(name, n_tokens).write_text(json.dumps(found))
     print(name, {key: value for key, value in found.items() if key != "curve"}, flush=True)
 
