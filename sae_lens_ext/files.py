@@ -92,6 +92,21 @@ def whole_folder(path: Path, *, keep_others: bool = False) -> Generator[Path, No
             raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those it is in, unless it is there already.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        NotADirectoryError: There is something else at `path`.
+        OSError: It cannot be made; the message names it.
+    """
+    require_folder(path)
+    with naming(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def require_folder(path: Path) -> None:
     """Raise NotADirectoryError if there is something at a path that is no folder."""
     if path.exists() and not path.is_dir():
@@ -243,9 +258,8 @@ def naming(path: Path) -> Generator[None, None, None]:
 
 
 def _is_elsewhere(error: OSError, path: Path) -> bool:
-    """Whether an error is of a file that has nothing to do with a path."""
+    """Whether an error is of a file that is neither beside a path, nor below it, nor a folder that it is in."""
     if not isinstance(error.filename, (str, bytes)):
         return False
-    return (
-        Path(os.path.realpath(path)).parent not in Path(os.path.realpath(os.fsdecode(error.filename))).parents
-    )
+    ours, named = Path(os.path.realpath(path)), Path(os.path.realpath(os.fsdecode(error.filename)))
+    return ours.parent not in named.parents and named not in ours.parents

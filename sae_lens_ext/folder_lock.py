@@ -4,11 +4,11 @@ import json
 import os
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sae_lens_ext.files import is_json, write_whole
+from sae_lens_ext.files import is_json, naming, write_whole
 
 LOCK_FILE, HOLDER_FILE = ".working.lock", ".working.json"
 
@@ -35,7 +35,8 @@ def working_alone(folder: Path) -> Generator[None, None, None]:
 
     lock, holder = FileLock(folder / LOCK_FILE), folder / HOLDER_FILE
     try:
-        lock.acquire(timeout=0)
+        with naming(folder / LOCK_FILE):
+            lock.acquire(timeout=0)
     except Timeout:
         raise FolderInUseError(
             f"Another process{_described(holder)} works in the folder {str(folder)!r}, so nothing was written there. Wait until it has finished or stop it, "
@@ -45,7 +46,8 @@ def working_alone(folder: Path) -> Generator[None, None, None]:
         write_whole(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that cannot be written in any more
+            holder.unlink()
         lock.release()
 
 

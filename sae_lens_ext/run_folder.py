@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sae_lens_ext.asides import is_aside, new_aside, remove
 from sae_lens_ext.checkpoints import latest_checkpoint
-from sae_lens_ext.files import is_json, write_whole
+from sae_lens_ext.files import is_json, make_folder, write_whole
 from sae_lens_ext.folder_lock import is_of_lock, working_alone
 from sae_lens_ext.json_file import read_json
 
@@ -62,7 +62,7 @@ class RunFolder:
             FolderInUseError: Another process works in the folder. Nothing was written.
             ValueError: Another process has begun something else in the folder.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         with working_alone(self.path):
             self.claim()
             yield
@@ -70,7 +70,7 @@ class RunFolder:
     def claim(self) -> None:
         """Make the folder and note the plan in it, unless it has become that of another run."""
         self._require_ours()
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_json(self.path / PLAN_FILE, self.plan)
 
     def latest_checkpoint(self, stage: str, saes: Iterable[str] = (".",)) -> Path | None:
@@ -163,5 +163,5 @@ def _is_begun_plan(path: Path) -> bool:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, json.dumps(content, indent=1))

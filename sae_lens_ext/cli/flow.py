@@ -21,6 +21,7 @@ from sae_lens_ext.cli.sources import (
     split_documents,
 )
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
+from sae_lens_ext.files import make_folder
 from sae_lens_ext.ranks import current_ranks
 
 RUNS_IN_RANKS = True
@@ -194,7 +195,7 @@ def _fires_on(graph: FlowGraph, hook: str, index: int) -> str:
 
 
 def _write(out: Path, graph: FlowGraph, *, page: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     graph.save(out / "graph.json")
     print(f"Graph: {out / 'graph.json'}")
     if graph.activations is not None:

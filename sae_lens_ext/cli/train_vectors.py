@@ -12,6 +12,7 @@ from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.task_file import Task, read_tasks, split_tasks
+from sae_lens_ext.files import write_whole
 from sae_lens_ext.steering.rewards import BoxedEquals, LastNumberEquals, LengthWithin, MatchesPattern
 from sae_lens_ext.steering.training.advantages import CONTROLS
 from sae_lens_ext.steering.training.measure import measure_reward
@@ -175,7 +176,7 @@ def _trained(vectors: Any, training: Sequence[Task], options: argparse.Namespace
     """Draw the log, and say where everything is."""
     out: Path = options.out
     log = TrainingLog.read(out)
-    log.plot().write_html(out / "log.html")
+    write_whole(out / "log.html", log.plot().to_html())
     layers = f"{len(vectors.layers)} layers" if len(vectors.layers) > 1 else f"layer {vectors.layers[0]}"
     return (
         f"Vectors of {layers}, {len(log.rows)} steps on {len(training)} tasks: {out / VECTORS_FILE}\n"

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from sae_lens.constants import RUNNER_CFG_FILENAME
 
 from sae_lens_ext.checkpoints import latest_checkpoint
-from sae_lens_ext.files import is_json, write_whole
+from sae_lens_ext.files import is_json, make_folder, write_whole
 from sae_lens_ext.json_file import read_json
 from sae_lens_ext.ranks import Ranks
 
@@ -48,7 +48,7 @@ def checkpoint_folder(
             folder = given.parent / name
             start = latest_checkpoint(folder, saes)
         else:
-            note.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(note.parent)
             write_whole(note, json.dumps({"folder": given.name}))
     folder, start = ranks.tell.from_first((folder, start), "finding the job's checkpoints")
     if start is not None:

@@ -27,7 +27,7 @@ from sae_lens_ext.cli.sources import (
 )
 from sae_lens_ext.cli.stability.folders import groups_of
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
-from sae_lens_ext.files import write_whole
+from sae_lens_ext.files import make_folder, write_whole
 from sae_lens_ext.ranks import current_ranks
 
 RUNS_IN_RANKS = True
@@ -162,7 +162,7 @@ def _summary(group: str, report: StabilityReport) -> str:
 
 
 def _write(out: Path, group: str, report: StabilityReport) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     report.save(out / f"{group}.json")
     page = report.plot().update_layout(title=f"{group}: feature stability").to_html(include_plotlyjs=True)
     write_whole(out / f"{group}.html", page)

@@ -10,6 +10,7 @@ from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sae_lens_ext.files import make_folder
 from sae_lens_ext.ranks import Ranks
 from sae_lens_ext.training.tensor_parallel.shares import DIVIDED_AXIS, joined_state
 
@@ -34,7 +35,7 @@ def save_weights(
     weights_path, cfg_path = Path(path) / SAE_WEIGHTS_FILENAME, Path(path) / SAE_CFG_FILENAME
     whole = joined_state(share, ranks)
     if whole is not None:
-        weights_path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(weights_path.parent)
         save_file(whole, weights_path)
         cfg_path.write_text(json.dumps(dict(cfg)), encoding="utf-8")
     return weights_path, cfg_path

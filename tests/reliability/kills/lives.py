@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from tests.reliability.kills.ordinary_user import obey_access_rights
 from tests.reliability.kills.watch import Watch, read_events
 
 Work = Callable[[Path], None]
@@ -42,6 +43,7 @@ def live(
     kill_after: float | None = None,
     largest_file: int | None = None,
     full_from: int | None = None,
+    ordinary_user: bool = False,
 ) -> Life:
     """Do some work in a forked process.
 
@@ -52,6 +54,7 @@ def live(
         kill_after: Kill it after so many seconds.
         largest_file: Bytes from which on a write fails (EFBIG), as on a disk that is full; what the work does is not watched then.
         full_from: The event from which on the disk is full, see `Watch`.
+        ordinary_user: Let access rights stop the process, even if root runs it.
     """
     with tempfile.TemporaryDirectory() as ours:
         log, failure = Path(ours) / "events", Path(ours) / "error"
@@ -61,6 +64,8 @@ def live(
             _silence()
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
+            if ordinary_user:
+                obey_access_rights()
             if largest_file is None:
                 Watch(folder, log, kill_at, full_from)
             try:
