@@ -115,7 +115,8 @@ def retrain_encoder(
         checkpoint_path=None,
         save_final_checkpoint=False,
     )
-    SAETrainer(cfg=cfg, sae=training, data_provider=_batches(activations, batch_size_tokens, seed)).fit()  # pyright: ignore[reportArgumentType]
+    batches = _batches(activations, batch_size_tokens, seed, dtype)
+    SAETrainer(cfg=cfg, sae=training, data_provider=batches).fit()  # pyright: ignore[reportArgumentType]
     new_cfg = copy.deepcopy(sae.cfg)
     new_cfg.metadata = training.cfg.metadata
     # Not as_inference, which divides the decoder rows by their norms if the latents are rescaled by them.
@@ -140,9 +141,9 @@ def _training_config(sae: TopKSAE, dtype: torch.dtype) -> TopKTrainingSAEConfig:
     )
 
 
-def _batches(activations: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
+def _batches(activations: torch.Tensor, size: int, seed: int, dtype: torch.dtype) -> Iterator[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         for rows in torch.randperm(len(activations), generator=generator).split(size):
             if len(rows) == size:
-                yield activations[rows]
+                yield activations[rows].to(dtype)
