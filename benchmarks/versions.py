@@ -25,7 +25,7 @@ from result import write_result
 ROOT = Path(__file__).parents[1]
 CACHE = Path(__file__).parent / ".cache" / "versions"
 CLAIMED = ("torch", "sae-lens", "transformer-lens")
-LOOSE = (*CLAIMED, "triton", "sympy")  # the latter two come in the version that torch wants
+LOOSE = (*CLAIMED, "triton", "sympy", "numpy")  # triton and sympy come in the version that torch wants
 JOBS = ("pinned", "newest", "oldest", "transformer-lens-4")
 SHOWN = ("torch", "sae-lens", "transformer-lens", "transformers", "numpy")
 EXTRAS = f"{ROOT}[embedded,dev]"
@@ -52,7 +52,8 @@ def requirements(job: str) -> list[str]:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lower = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in declared if ">=" in line)  # type: ignore[union-attr]
     if job == "oldest":
-        return [f"{name}=={lower[name]}" for name in CLAIMED]
+        # The interpreter of triton 3.2, which comes with torch 2.6, takes no numpy of 2.4 or later.
+        return [*(f"{name}=={lower[name]}" for name in CLAIMED), "numpy<2.4"]
     return []
 
 

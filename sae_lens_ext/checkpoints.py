@@ -1,5 +1,6 @@
 """Checkpoints as SAELens writes them, and the last whole one of them."""
 
+import errno
 import logging
 import zipfile
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from sae_lens.constants import (
 from safetensors import SafetensorError, safe_open
 
 from sae_lens_ext.architectures.loading import require_readable_training_save
-from sae_lens_ext.checksum import CHECKSUMS_FILE, has_changed
+from sae_lens_ext.checksum import CHECKSUMS_FILE, has_changed, write_checksums
 from sae_lens_ext.files import is_json
 from sae_lens_ext.json_file import require_file
 
@@ -53,6 +54,23 @@ def latest_checkpoint(folder: Path, saes: Iterable[str] = (".",)) -> Path | None
             "The checkpoint %s is not whole, or not as it was saved, and is passed over.", checkpoint
         )
     return None
+
+
+def seal_checkpoint(folder: Path) -> None:
+    """Note the checksums of a checkpoint that has just been written, if all of it has.
+
+    `torch.save` says nothing where a disk has no room for the last bytes of a file.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        OSError: The end of a trainer's state is missing.
+    """
+    for state in folder.rglob(TRAINER_STATE_FILENAME):
+        if not zipfile.is_zipfile(state):
+            raise OSError(errno.ENOSPC, f"the end of {TRAINER_STATE_FILENAME} did not reach the disk")
+    write_checksums(folder)
 
 
 def require_checkpoint(checkpoint: Path, saes: Iterable[str] = (".",)) -> None:

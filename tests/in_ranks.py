@@ -51,8 +51,7 @@ def _run(
             timeout=datetime.timedelta(seconds=timeout),
         )
         torch.save(function(*arguments), Path(folder) / f"{rank}.pt")
-        dist.barrier()
-        dist.destroy_process_group()
+        dist.barrier()  # and no destroy_process_group: in a forked process torch 2.6 waits in it for ever
     except BaseException:
         (Path(folder) / f"{rank}.error").write_text(f"rank {rank}:\n{traceback.format_exc()}")
         os._exit(1)

@@ -22,8 +22,7 @@ from typing_extensions import override
 
 from sae_lens_ext.architectures.saving import save_whole
 from sae_lens_ext.architectures.validation import ESTIMATED_NORMALIZATIONS
-from sae_lens_ext.checkpoints import require_checkpoint, tokens_trained
-from sae_lens_ext.checksum import write_checksums
+from sae_lens_ext.checkpoints import require_checkpoint, seal_checkpoint, tokens_trained
 from sae_lens_ext.files import naming, require_folder, whole_folder
 from sae_lens_ext.ranks import Ranks, current_ranks, one_voice, share_of
 from sae_lens_ext.run_folder import write_json
@@ -173,7 +172,7 @@ class DividedRunner(MultiSAETrainingRunner):
                 save(checkpoint_name=aside.name, wandb_aliases=wandb_aliases)
                 self.ranks.tell.wait(doing)
                 if self.ranks.is_first:
-                    write_checksums(aside)
+                    seal_checkpoint(aside)
             self.ranks.tell.wait(doing)
 
         trainer.save_checkpoint = save_aside

@@ -11,7 +11,7 @@ from sae_lens.saes.sae import TrainingSAE, TrainStepInput, TrainStepOutput
 from sae_lens.training.sae_trainer import Evaluator, SAETrainer, SaveCheckpointFn
 from typing_extensions import override
 
-from sae_lens_ext.checksum import write_checksums
+from sae_lens_ext.checkpoints import seal_checkpoint
 from sae_lens_ext.files import whole_folder
 from sae_lens_ext.ranks import RankError, Ranks
 from sae_lens_ext.training.going_on import go_on_counting
@@ -136,7 +136,7 @@ class ParallelTrainer(SAETrainer[Any, Any], ABC):
         if base is not None and self.ranks.is_first:
             with whole_folder(Path(base) / checkpoint_name) as aside:
                 self._write_checkpoint(aside.name, aside.parent, wandb_aliases)
-                write_checksums(aside)
+                seal_checkpoint(aside)
         else:
             self._write_checkpoint(checkpoint_name, None, wandb_aliases)
         self.ranks.tell.wait(f"saving the checkpoint {checkpoint_name}")

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAE, BatchTopKTrainingSAE, TrainingSAE
+from sae_lens import SAE, TrainingSAE
 from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
 
 from .cases import CASES, TRAINED, ArchitectureCase
 from .synthetic import D_IN, copy_of_state, same_state, sparse_activations
 
 REFUSALS = (NotImplementedError, ValueError)
-THRESHOLD_STAYS = "fold_activation_norm_scaling_factor" not in vars(BatchTopKTrainingSAE)
-"""Whether this SAELens is from before its #763 was mended."""
 
 
 def whitening() -> ActivationWhitening:
@@ -115,8 +113,6 @@ def test_folds_of_accepted_modes_are_never_refused(case: ArchitectureCase, fold:
 @folds
 @pytest.mark.parametrize("case", TRAINED, ids=str)
 def test_a_folded_sae_saves_as_it_is(case: ArchitectureCase, fold: str, tmp_path: Path):
-    if (str(case), fold) == ("batchtopk", "scale") and THRESHOLD_STAYS:
-        pytest.xfail("SAELens 6.54.0 saves the threshold of a folded batchtopk as it was (SAELens #763).")
     sae, scaler, x = case.make_trained(steps=20), FOLDS[fold][1](), sparse_activations(64, seed=4)
     expected = scaler.unscale(sae.decode(case.inference_acts(sae, scaler.scale(x))))
     if not fold_or_refuse(sae, fold):

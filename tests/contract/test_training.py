@@ -22,6 +22,17 @@ from .synthetic import (
     train,
 )
 
+
+def mse_loss_mixes_precisions() -> bool:
+    """Whether torch differentiates `mse_loss` of bfloat16 and float32; 2.6 does not."""
+    x = torch.ones(1, dtype=torch.bfloat16, requires_grad=True)
+    try:
+        torch.nn.functional.mse_loss(x, torch.ones(1)).backward()
+    except RuntimeError:
+        return False
+    return True
+
+
 trained = pytest.mark.parametrize("case", TRAINED, ids=str)
 
 
@@ -168,6 +179,12 @@ def test_autocast_gives_about_the_same_loss(case: ArchitectureCase):
 @trained
 @pytest.mark.parametrize("batch_dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_bfloat16_sae_trains(case: ArchitectureCase, batch_dtype: torch.dtype):
+    if (
+        case.name in ("topk", "batchtopk")
+        and batch_dtype == torch.float32
+        and not mse_loss_mixes_precisions()
+    ):
+        pytest.xfail("SAELens' own loss compares two precisions, which this torch cannot differentiate.")
     sae = case.make_training(dtype="bfloat16")
     data = (batch.to(batch_dtype) for batch in batches())
     losses = [

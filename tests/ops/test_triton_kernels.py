@@ -302,8 +302,7 @@ for kernel in (multi_budget._multi_budget_kernel, sparse_decode._decode_kernel, 
             types = {"indices": "*i64", "decoder": "*" + decoder, "is_level": "*i8", "weight": "fp32"}
             numbers = {name: "i32" for name in ("n_tokens", "n_values", "n_ranks", "d")}
             signature = {name: {**types, **numbers}.get(name, "*fp32") for name in kernel.arg_names}
-            width = kernel.arg_names.index("WIDTH")
-            source = ASTSource(kernel, {**signature, "WIDTH": "constexpr"}, {(width,): launch.WIDEST})
+            source = ASTSource(kernel, {**signature, "WIDTH": "constexpr"}, {"WIDTH": launch.WIDEST})
             options = {"num_warps": launch.WARPS}
             program = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
             assert len(program.asm["cubin"]) > 0

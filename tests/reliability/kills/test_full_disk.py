@@ -1,10 +1,12 @@
 """Work on a disk that is full: the error names the path, and what was there before stays and loads."""
 
+import os
 import random
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.reliability.kills import world
 from tests.reliability.kills.jobs import JOBS
@@ -31,6 +33,29 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(name: str, tmp_path: Pat
         assert re.search(rf"{re.escape(str(folder))}\S* could not be written", error), error
         assert problems(folder) == []
     assert live(job.work, folder).error is None  # there is room again
+    assert same(saved_tensors(folder), peace.tensors)
+
+
+@pytest.mark.parametrize("name", ["one SAE: topk", "divided"])
+def test_the_end_of_a_trainers_state_that_torch_loses_is_missed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no room for the last bytes alone, torch.save writes what it can and says nothing."""
+    job, folder = JOBS[name], tmp_path / "full"
+    peace = in_peace(job, tmp_path / "peace")
+    save = torch.save
+
+    def losing_the_end(content: object, path: str) -> None:
+        save(content, path)
+        os.truncate(path, Path(path).stat().st_size - 7)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", losing_the_end)
+        error = live(job.work, folder).error
+    assert error is not None
+    assert re.search(rf"{re.escape(str(folder))}\S* could not be written", error), error
+    assert not [path for path in folder.rglob("trainer_state.pt") if ".part" not in str(path)]
+    assert live(job.work, folder).error is None
     assert same(saved_tensors(folder), peace.tensors)
 
 
