@@ -3,6 +3,7 @@
 import atexit
 import datetime
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
 
@@ -100,6 +101,9 @@ def _joined() -> Ranks:
 
 def _leave() -> None:
     if dist.is_initialized():
+        time.sleep(
+            0.1
+        )  # torch 2.6 waits for its threads without letting go of the GIL, which one that is not done yet may want
         dist.destroy_process_group()
 
 

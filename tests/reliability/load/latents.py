@@ -44,7 +44,7 @@ Task = Callable[[int, int, Path], object]
 
 
 def _stability(d_sae: int, d_in: int, _: Path) -> object:
-    saes = _seeds(d_sae, d_in, 3)
+    saes = _seeds(d_sae, d_in, 2)
     report = feature_stability(saes, show_progress=False)
     return subspace_report(saes, report, n_draws=2, show_progress=False)
 
@@ -117,7 +117,7 @@ def _train_residual(d_sae: int, d_in: int, _: Path) -> object:
 
 
 TASKS: dict[str, Task] = {
-    "feature_stability and subspace_report of 3 SAEs": _stability,
+    "feature_stability and subspace_report of 2 SAEs": _stability,
     "firing_rates_on of 2 SAEs": _firing_rates,
     "match_features": _match,
     "match_features, one to one": _match_one_to_one,
