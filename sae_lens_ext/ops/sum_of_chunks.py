@@ -7,7 +7,6 @@ import torch
 from torch.autograd.function import once_differentiable
 
 
-@torch.compiler.disable  # torch 2.6's tracer breaks off within an autograd function that differentiates
 def sum_of_chunks(
     loss_of: Callable[..., torch.Tensor], chunks: Iterable[slice], *inputs: torch.Tensor
 ) -> torch.Tensor:
@@ -21,7 +20,7 @@ def sum_of_chunks(
     Returns:
         The sum, a scalar in float32 or better; differentiable once, in those of the inputs that require it.
     """
-    loss: torch.Tensor = _SumOfChunks.apply(torch.is_grad_enabled(), loss_of, chunks, *inputs)
+    loss: torch.Tensor = _untraced(torch.is_grad_enabled(), loss_of, chunks, *inputs)
     return loss
 
 
@@ -60,6 +59,10 @@ class _SumOfChunks(torch.autograd.Function):
     def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         scaled = (None if g is None else g * d_loss.to(g.dtype) for g in ctx.saved_tensors)
         return None, None, None, *scaled
+
+
+# The tracer of torch 2.6 breaks off within an autograd function that differentiates.
+_untraced: Any = torch.compiler.disable(_SumOfChunks.apply)
 
 
 def _wide(x: torch.Tensor) -> torch.dtype:
