@@ -1,6 +1,6 @@
 # Two commands on a fresh machine with Python and make; each sets up what it needs and can be repeated.
 #   make quickstart   train six SAEs on the embedded model, measure them, draw the curve
-#   make test         lint, types, tests, notebooks, examples
+#   make test         lint, types, tests, notebooks, examples, documentation
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help quickstart test lint types tests notebooks examples install clean
+.PHONY: help quickstart test lint types tests notebooks examples docs install clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -21,7 +21,7 @@ $(STAMPS)/venv:
 # torch first and pinned: a later `pip install` then keeps it, and takes no build with CUDA packages in its place.
 $(STAMPS)/package: $(STAMPS)/venv pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[embedded,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[embedded,dev,docs]"
 	touch $@
 
 $(STAMPS)/embedded: $(STAMPS)/package sae_lens_ext/embedded/requirements.txt
@@ -33,7 +33,7 @@ install: $(STAMPS)/embedded
 quickstart: $(STAMPS)/embedded
 	$(BIN)/sae-lens-ext quickstart
 
-test: lint types tests notebooks examples
+test: lint types tests notebooks examples docs
 
 lint: $(STAMPS)/package
 	$(BIN)/ruff check .
@@ -51,5 +51,8 @@ notebooks: $(STAMPS)/embedded
 examples: $(STAMPS)/embedded
 	$(BIN)/python examples/run_all.py
 
+docs: $(STAMPS)/package
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf $(VENV) quickstart .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) quickstart site .pytest_cache .ruff_cache .hypothesis
