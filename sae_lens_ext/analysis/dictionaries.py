@@ -101,7 +101,11 @@ def _name(source: SAESource, position: int, seed_key: str) -> str:
     if isinstance(source, (str, Path)):
         return Path(source).resolve().name
     seed = source.cfg.metadata[seed_key] if isinstance(source, SAE) else None  # pyright: ignore[reportUnnecessaryIsInstance]
-    return f"sae_{position}" if seed is None else f"{source.cfg.architecture()}_seed_{seed}"
+    if seed is None:
+        return f"sae_{position}"
+    # A HierarchicalTopK is saved as a topk: the name says what it was trained as.
+    architecture = source.cfg.metadata.training_architecture or source.cfg.architecture()
+    return f"{architecture}_seed_{seed}"
 
 
 def decoder_rows(name: str, sae: SAE[Any]) -> torch.Tensor:

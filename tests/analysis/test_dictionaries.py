@@ -62,6 +62,14 @@ def test_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     ).firing_rates
 
 
+def test_names_say_what_an_sae_was_trained_as() -> None:
+    saes = pair()
+    for seed, sae in enumerate(saes):
+        sae.cfg.metadata["initialisation_seed"] = seed
+        sae.cfg.metadata["training_architecture"] = "hierarchical_topk"
+    assert stability(saes).names == ("hierarchical_topk_seed_0", "hierarchical_topk_seed_1")
+
+
 def test_objects_are_named_by_the_seed_in_their_metadata() -> None:
     saes = [sae_of(random_rows(6, 8, seed)) for seed in range(3)]
     saes[0].cfg.metadata.initialisation_seed = 12
