@@ -26,6 +26,7 @@ EXAMPLES = (
     "time_a_step.py",
     "over_ranks.py",
     "kill_and_go_on.py",
+    "first_hour.py",
 )
 IN_RANKS = {"over_ranks.py": 2}
 """Those that torchrun starts, and in how many processes."""
