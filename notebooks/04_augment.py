@@ -36,6 +36,7 @@ from IPython.display import HTML
 from sae_lens import (
     SAE,
     BatchTopKTrainingSAEConfig,
+    HookedSAETransformer,
     LanguageModelSAERunnerConfig,
     LanguageModelSAETrainingRunner,
     LoggingConfig,
@@ -46,11 +47,36 @@ from sae_lens_ext.analysis.new_latents import SECTION_CSS
 from sae_lens_ext.language_model import contexts
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 300_000
+TOKENS = 4_096 if SMALL else 200_000
 D_BASE, D_NEW = (256, 64) if SMALL else (2048, 1024)
-EVAL_TOKENS = 1_024 if SMALL else 8_192
+EVAL_TOKENS = 1_024 if SMALL else 4_096
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-model = ext.load_embedded_model("bridge")
+# %% [markdown]
+# ## The model, and its SAE
+#
+# The cell to change. On the hub's models the base is one that many people know: of gpt2 `gpt2-small-res-jb`, of Gemma 2 2B one of Gemma
+# Scope. Nothing in what follows depends on how a base was made: it may be a `standard`, `gated`, `jumprelu` or `topk` SAE, or one that is saved
+# as such. Expect the same tables: less explained of Python than of prose at first (far less on the embedded model, whose small base has read
+# nothing but an encyclopedia), a gain on Python with the domain on, and nothing much lost on prose. With Gemma 2 2B, 200,000 tokens take
+# minutes on a GPU and hours on a CPU.
+
+# %%
+MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
+
+if MODEL == "embedded":
+    model = ext.load_embedded_model("bridge", device=DEVICE)
+    HOOK, MODEL_CLASS = "blocks.10.hook_out", "TransformerBridge"
+    BASE = {"base_path": "output/base"}  # trained below
+elif MODEL == "gpt2":
+    model = HookedSAETransformer.from_pretrained("gpt2", device=DEVICE)
+    HOOK, MODEL_CLASS = "blocks.6.hook_resid_pre", "HookedTransformer"
+    BASE = {"base_release": "gpt2-small-res-jb", "base_sae_id": HOOK}
+elif MODEL == "gemma-2-2b":
+    model = HookedSAETransformer.from_pretrained_no_processing("gemma-2-2b", device=DEVICE, dtype="bfloat16")
+    HOOK, MODEL_CLASS = "blocks.12.hook_resid_post", "HookedTransformer"
+    BASE = {"base_release": "gemma-scope-2b-pt-res-canonical", "base_sae_id": "layer_12/width_16k/canonical"}
+D_IN, BOS = model.cfg.d_model, model.tokenizer.bos_token_id
 
 
 def packed(text):
@@ -65,8 +91,7 @@ prose, code = packed("encyclopedia"), packed("python_source")
 # %% [markdown]
 # ## The base
 #
-# Yours would come from `SAE.from_pretrained` or from a folder. Here we train a small one. Nothing in what follows depends
-# on how it was made: it may be a `standard`, `gated`, `jumprelu` or `topk` SAE, or one that is saved as such.
+# Yours comes from `SAE.from_pretrained` or from a folder. For the embedded model we train a small one.
 
 
 # %%
@@ -74,8 +99,8 @@ def train(sae_cfg, dataset, output_path):
     cfg = LanguageModelSAERunnerConfig(
         sae=sae_cfg,
         model_name=model.cfg.model_name,
-        model_class_name="TransformerBridge",
-        hook_name="blocks.10.hook_out",
+        model_class_name=MODEL_CLASS,
+        hook_name=HOOK,
         context_size=128,
         training_tokens=TOKENS,
         train_batch_size_tokens=1024,
@@ -86,7 +111,8 @@ def train(sae_cfg, dataset, output_path):
         lr_decay_steps=TOKENS // 1024 // 5,
         dead_feature_window=50,
         autocast_lm=True,
-        exclude_special_tokens=[0],
+        exclude_special_tokens=[BOS],
+        device=DEVICE,
         checkpoint_path=None,
         output_path=output_path,
         logger=LoggingConfig(log_to_wandb=False),
@@ -94,12 +120,15 @@ def train(sae_cfg, dataset, output_path):
     # SAELens' runners do not read cfg.seed. With one seed for both, the residual would start from the base's own first rows.
     torch.manual_seed(1 if isinstance(sae_cfg, ext.ResidualTrainingSAEConfig) else 0)
     LanguageModelSAETrainingRunner(cfg, override_model=model, override_dataset=dataset).run()
-    return SAE.load_from_disk(output_path)
+    return SAE.load_from_disk(output_path, device=DEVICE)
 
 
-base = train(
-    BatchTopKTrainingSAEConfig(d_in=576, d_sae=D_BASE, k=32, topk_threshold_lr=0.1), prose, "output/base"
-)
+if MODEL == "embedded":
+    base_cfg = BatchTopKTrainingSAEConfig(d_in=D_IN, d_sae=D_BASE, k=32, topk_threshold_lr=0.1)
+    base = train(base_cfg, prose, "output/base")
+else:
+    base = SAE.from_pretrained(BASE["base_release"], BASE["base_sae_id"], device=DEVICE)
+base
 
 # %% [markdown]
 # ## Where does it fail?
@@ -126,9 +155,7 @@ ext.evaluate_domains(model, {"base": base}, held_out, **settings).to_frame().rou
 # harm has a price.
 
 # %%
-residual_cfg = ext.ResidualTrainingSAEConfig(
-    d_in=576, d_sae=D_NEW, k=5, topk_threshold_lr=0.1, base_path="output/base"
-)
+residual_cfg = ext.ResidualTrainingSAEConfig(d_in=D_IN, d_sae=D_NEW, k=5, topk_threshold_lr=0.1, **BASE)
 residual = train(residual_cfg, ext.mix_datasets(code, prose, general_fraction=0.1), "output/python_residual")
 stack = ext.ResidualStackSAE.from_saes(base, {"python": residual})
 print(f"{stack.cfg.d_sae} latents: the base's first, then those of {', '.join(stack.domains)}")
@@ -177,7 +204,7 @@ assert stack.locate(feature.flat_index) == ("python", feature.index)
 prompt = "def mean(xs):\n    return sum(xs) / len(xs)\n"
 with torch.no_grad():
     _, cache = model.run_with_cache_with_saes(prompt, saes=[stack])
-acts = cache[model.get_sae_hook_name(stack)]
+acts = cache[f"{HOOK}.hook_sae_acts_post"]
 print(acts.shape, "the feature's largest activation:", acts[0, 1:, feature.flat_index].max().item())
 
 # %% [markdown]
@@ -187,6 +214,6 @@ print(acts.shape, "the feature's largest activation:", acts[0, 1:, feature.flat_
 # %%
 native = stack.to_native()
 native.save_model("output/native")
-x = torch.randn(256, 576)
+x = torch.randn(256, D_IN, device=DEVICE)
 with torch.no_grad():
     print(type(native).__name__, native.cfg.d_sae, (native(x) - stack(x)).abs().max().item())

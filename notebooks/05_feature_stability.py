@@ -32,7 +32,13 @@
 import os
 
 import torch
-from sae_lens import LoggingConfig, MultiSAETrainingRunnerConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import (
+    HookedSAETransformer,
+    LoggingConfig,
+    MultiSAETrainingRunnerConfig,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+)
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens.util import temporary_seed
@@ -48,6 +54,7 @@ EVAL_TOKENS = 1_024 if SMALL else 65_536
 THRESHOLD = 0.2 if SMALL else 0.7  # after a few steps no two latents are as similar as 0.7
 FLOOR = 0.0 if SMALL else None
 SEEDS = range(4)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% [markdown]
 # ## A ground truth
@@ -103,20 +110,37 @@ recovery.plot()
 # `train_seeds` takes SAELens' configuration. `cfg.seed` decides what the SAEs have in common, `seeds` what they have not: here their
 # initial weights. All read the same activations in the same order, from one forward pass of the model. Interrupted, the same
 # call goes on where it was.
+#
+# The first of the two cells is the one to change for a model of the hub. SAEs that others have trained from several seeds go straight into
+# `feature_stability`, as folders or as SAEs. Expect smaller shares of stable latents from gpt2 and Gemma 2 2B at the same number of
+# tokens: with more dimensions to fill, an SAE is further from done.
 
 # %%
-model = ext.load_embedded_model("bridge")
+MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
+
+if MODEL == "embedded":
+    model = ext.load_embedded_model("bridge", device=DEVICE)
+    HOOK, MODEL_CLASS = "blocks.10.hook_out", "TransformerBridge"
+elif MODEL == "gpt2":
+    model = HookedSAETransformer.from_pretrained("gpt2", device=DEVICE)
+    HOOK, MODEL_CLASS = "blocks.6.hook_resid_post", "HookedTransformer"
+elif MODEL == "gemma-2-2b":
+    model = HookedSAETransformer.from_pretrained_no_processing("gemma-2-2b", device=DEVICE, dtype="bfloat16")
+    HOOK, MODEL_CLASS = "blocks.12.hook_resid_post", "HookedTransformer"
+BOS = model.tokenizer.bos_token_id
+
+# %%
 training, held_out = (ext.embedded_texts("encyclopedia", split=split) for split in ("train", "test"))
 
-size = {"d_in": 576, "d_sae": D_SAE, "k": K}
+size = {"d_in": model.cfg.d_model, "d_sae": D_SAE, "k": K}
 cfg = MultiSAETrainingRunnerConfig(
     saes={
         "topk": TopKTrainingSAEConfig(**size),
         "hierarchical_topk": ext.HierarchicalTopKTrainingSAEConfig(**size),
     },
-    hook_names="blocks.10.hook_out",
+    hook_names=HOOK,
     model_name=model.cfg.model_name,
-    model_class_name="TransformerBridge",
+    model_class_name=MODEL_CLASS,
     dataset_path="embedded:encyclopedia",
     training_tokens=TOKENS,
     train_batch_size_tokens=1024,
@@ -126,7 +150,8 @@ cfg = MultiSAETrainingRunnerConfig(
     lr_warm_up_steps=10,
     lr_decay_steps=TOKENS // 1024 // 5,
     autocast_lm=True,
-    exclude_special_tokens=[0],
+    exclude_special_tokens=[BOS],
+    device=DEVICE,
     output_path="seeds",
     seed=0,
     logger=LoggingConfig(log_to_wandb=False),
@@ -222,10 +247,10 @@ ext.stability_probe(hierarchical, report, show_progress=False)
 pooled = ext.pool_features(topk[:2], D_SAE // 2, references=topk[2:], threshold=0.95 if SMALL else 0.7)
 
 packed = contexts(training[: 400 if SMALL else None], model.tokenizer, context_size=128)
-tokens = torch.as_tensor(packed.with_format("numpy")[: 16 if SMALL else 1_024]["input_ids"]).long()
-site = Site("blocks.10.hook_out")
+tokens = torch.as_tensor(packed.with_format("numpy")[: 16 if SMALL else 1_024]["input_ids"]).long().to(DEVICE)
+site = Site(HOOK)
 activations = torch.cat(
-    [read_activations(model, batch, site, autocast=True)[batch != 0] for batch in tokens.split(16)]
+    [read_activations(model, batch, site, autocast=True)[batch != BOS] for batch in tokens.split(16)]
 )
 retrained = ext.retrain_encoder(pooled, activations, n_tokens=1_024 if SMALL else 300_000, lr=3e-3)
 ext.evaluate_domains(

@@ -28,8 +28,11 @@
 # %%
 import os
 
+import torch
 from sae_lens import (
+    SAE,
     BatchTopKTrainingSAEConfig,
+    HookedSAETransformer,
     LoggingConfig,
     MultiSAETrainingRunner,
     MultiSAETrainingRunnerConfig,
@@ -38,51 +41,90 @@ from sae_lens import (
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-LAYERS = (6, 7, 8)
 TOKENS = 4_096 if SMALL else 300_000
 D_SAE, K = (64, 8) if SMALL else (1024, 32)
 EVAL_TOKENS = 1_024 if SMALL else 65_536
 THRESHOLDS = None if SMALL else "null"  # after a few steps no match is better than chance
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+# %% [markdown]
+# ## The model, and SAEs at three sites
+#
+# The cell to change. On the hub there are SAEs at all three sites of gpt2 (OpenAI's, of 32k latents) and of Gemma 2 2B (Gemma Scope's), so nothing is
+# trained there. Expect longer chains: with many more latents, a feature of one layer finds itself in the next more often, and the null's
+# thresholds are lower in more dimensions. Of Gemma Scope the paper prints one whole chain, from feature 14548 of layer 24's stream.
 
 # %%
-model = ext.load_embedded_model("bridge")
-training, held_out = (ext.embedded_texts("encyclopedia", split=split) for split in ("train", "test"))
+MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
 
-SITES = {"residual": "hook_out", "mlp": "mlp.hook_out", "attention": "attn.hook_out"}
+training, held_out = (ext.embedded_texts("encyclopedia", split=split) for split in ("train", "test"))
+SITES = {"residual": "hook_resid_post", "mlp": "hook_mlp_out", "attention": "hook_attn_out"}
+LAYERS, RELEASES = (6, 7, 8), {}
+if MODEL == "embedded":
+    model = ext.load_embedded_model("bridge", device=DEVICE)
+    SITES = {"residual": "hook_out", "mlp": "mlp.hook_out", "attention": "attn.hook_out"}
+elif MODEL == "gpt2":
+    model = HookedSAETransformer.from_pretrained("gpt2", device=DEVICE)
+    names = {"residual": "resid-post", "mlp": "mlp-out", "attention": "attn-out"}
+    RELEASES = {kind: f"gpt2-small-{name}-v5-32k" for kind, name in names.items()}
+    SAE_ID = "blocks.{layer}.{site}"
+elif MODEL == "gemma-2-2b":
+    model = HookedSAETransformer.from_pretrained_no_processing("gemma-2-2b", device=DEVICE, dtype="bfloat16")
+    names = {"residual": "res", "mlp": "mlp", "attention": "att"}
+    RELEASES = {kind: f"gemma-scope-2b-pt-{name}-canonical" for kind, name in names.items()}
+    SAE_ID, LAYERS = "layer_{layer}/width_16k/canonical", (11, 12, 13)
+    SITES["attention"] = "attn.hook_z"  # on the heads: `model` maps their rows into the stream
 hooks = {(layer, kind): f"blocks.{layer}.{site}" for layer in LAYERS for kind, site in SITES.items()}
-cfg = MultiSAETrainingRunnerConfig(
-    saes={
-        hook: BatchTopKTrainingSAEConfig(
-            d_in=576,
-            d_sae=D_SAE,
-            k=K,
-            topk_threshold_lr=0.05,
-            normalize_activations="expected_average_only_in",  # sites differ in length by a factor of fifty
-        )
-        for hook in hooks.values()
-    },
-    hook_names={hook: hook for hook in hooks.values()},
-    model_name=model.cfg.model_name,
-    model_class_name="TransformerBridge",
-    dataset_path="embedded:encyclopedia",
-    training_tokens=TOKENS,
-    train_batch_size_tokens=1024,
-    store_batch_size_prompts=8,
-    n_batches_in_buffer=16 if SMALL else 64,
-    n_batches_for_norm_estimate=2 if SMALL else 10,
-    lr=4e-3,
-    lr_warm_up_steps=10,
-    lr_decay_steps=TOKENS // 1024 // 5,
-    dead_feature_window=100,
-    autocast_lm=True,
-    exclude_special_tokens=[0],
-    n_eval_batches=0,
-    output_path="flow_saes",
-    checkpoint_path=None,
-    logger=LoggingConfig(log_to_wandb=False),
-)
-MultiSAETrainingRunner(cfg, override_model=model, override_dataset=training.to_dataset()).run()
-saes = {hook: ext.load_sae(f"flow_saes/{hook}") for hook in hooks.values()}
+
+
+# %%
+def train_all():
+    """Train an SAE at each site, all on one forward pass."""
+    size = {"d_in": model.cfg.d_model, "d_sae": D_SAE, "k": K}
+    # Sites differ in length by a factor of fifty.
+    settings = {"topk_threshold_lr": 0.05, "normalize_activations": "expected_average_only_in"}
+    cfg = MultiSAETrainingRunnerConfig(
+        saes={hook: BatchTopKTrainingSAEConfig(**size, **settings) for hook in hooks.values()},
+        hook_names={hook: hook for hook in hooks.values()},
+        model_name=model.cfg.model_name,
+        model_class_name="TransformerBridge",
+        dataset_path="embedded:encyclopedia",
+        training_tokens=TOKENS,
+        train_batch_size_tokens=1024,
+        store_batch_size_prompts=8,
+        n_batches_in_buffer=16 if SMALL else 64,
+        n_batches_for_norm_estimate=2 if SMALL else 10,
+        lr=4e-3,
+        lr_warm_up_steps=10,
+        lr_decay_steps=TOKENS // 1024 // 5,
+        dead_feature_window=100,
+        autocast_lm=True,
+        exclude_special_tokens=[model.tokenizer.bos_token_id],
+        device=DEVICE,
+        n_eval_batches=0,
+        output_path="flow_saes",
+        checkpoint_path=None,
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    torch.manual_seed(0)
+    MultiSAETrainingRunner(cfg, override_model=model, override_dataset=training.to_dataset()).run()
+    return {hook: ext.load_sae(f"flow_saes/{hook}", device=DEVICE) for hook in hooks.values()}
+
+
+def fetch_all():
+    """Fetch the hub's."""
+    ids = {
+        hook: (RELEASES[kind], SAE_ID.format(layer=layer, site=SITES[kind]))
+        for (layer, kind), hook in hooks.items()
+    }
+    return {
+        hook: SAE.from_pretrained(release, sae_id, device=DEVICE) for hook, (release, sae_id) in ids.items()
+    }
+
+
+saes = fetch_all() if RELEASES else train_all()
+below, here = LAYERS[1:]
+len(saes)
 
 # %% [markdown]
 # ## Origins, from decoder directions alone
@@ -93,11 +135,12 @@ saes = {hook: ext.load_sae(f"flow_saes/{hook}") for hook in hooks.values()}
 
 # %%
 origins = ext.feature_origins(
-    saes[hooks[8, "residual"]],
-    residual=saes[hooks[7, "residual"]],
-    mlp=saes[hooks[8, "mlp"]],
-    attention=saes[hooks[8, "attention"]],
+    saes[hooks[here, "residual"]],
+    residual=saes[hooks[below, "residual"]],
+    mlp=saes[hooks[here, "mlp"]],
+    attention=saes[hooks[here, "attention"]],
     thresholds=THRESHOLDS,
+    model=model,
 )
 origins
 
@@ -111,8 +154,8 @@ origins.plot()
 
 # %%
 tops = ext.top_activations(model, saes, held_out, max_tokens=EVAL_TOKENS, autocast=True, show_progress=False)
-home = hooks[7, "residual"]
-often = sorted(range(D_SAE), key=lambda i: -tops.firing_rate(home, i))[:64]
+home = hooks[below, "residual"]
+often = sorted(range(saes[home].cfg.d_sae), key=lambda i: -tops.firing_rate(home, i))[:64]
 chosen = [(home, index) for index in often[:: 64 // 4]]
 for hook, index in chosen:
     print(index, [token for token, _ in tops.tokens(hook, index, 8)])
@@ -123,8 +166,9 @@ for hook, index in chosen:
 # `write_html` writes one page that needs no server: move the threshold, click a node for what it fires on, search.
 
 # %%
-graph = ext.trace_features(saes, chosen, thresholds=THRESHOLDS, show_progress=False).with_activations(tops)
-graph.write_html("flow.html", title="Four features of layer 7")
+graph = ext.trace_features(saes, chosen, thresholds=THRESHOLDS, model=model, show_progress=False)
+graph = graph.with_activations(tops)
+graph.write_html("flow.html", title=f"Four features of layer {below}")
 graph
 
 # %%
@@ -181,7 +225,7 @@ words = [word for word in (token.strip() for token, _ in tops.tokens(*chosen[0],
 ]
 curve = ext.dose_response(
     model,
-    lambda s: ext.flow_steering(graph, s, seeds=chosen[0], layers=7),
+    lambda s: ext.flow_steering(graph, s, seeds=chosen[0], layers=below),
     [8.0] if SMALL else [4.0, 8.0, 16.0, 32.0],
     ["I would like to tell you about"]
     if SMALL

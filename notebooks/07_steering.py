@@ -30,16 +30,46 @@
 # %%
 import os
 
+import pandas as pd
 import torch
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAEConfig,
+    HookedSAETransformer,
+    LanguageModelSAERunnerConfig,
+    LanguageModelSAETrainingRunner,
+    LoggingConfig,
+)
 
 import sae_lens_ext as ext
 from sae_lens_ext.language_model import Site, read_activations
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-HOOK = "blocks.8.hook_out"
+TOKENS, D_SAE = (4_096, 256) if SMALL else (150_000, 1024)
 NEW_TOKENS = 3 if SMALL else 24
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-model = ext.load_embedded_model("bridge")
+# %% [markdown]
+# ## The model, and an SAE
+#
+# The cell to change. On the hub's models the SAE is one that many people know; the embedded model's is trained below. Expect other
+# sentences, and on Gemma 2 2B better ones. A strength is in units of the stream's own activations, whose length is another in each
+# model: 60 in gpt2's sixth layer is much, 60 in Gemma's twelfth little. So the sweeps below go by multiples of what the vector or
+# the feature is in the text itself.
+
+# %%
+MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
+
+if MODEL == "embedded":
+    model = ext.load_embedded_model("bridge", device=DEVICE)
+    HOOK, PRETRAINED = "blocks.8.hook_out", None
+elif MODEL == "gpt2":
+    model = HookedSAETransformer.from_pretrained("gpt2", device=DEVICE)
+    HOOK, PRETRAINED = "blocks.8.hook_resid_pre", ("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
+elif MODEL == "gemma-2-2b":
+    model = HookedSAETransformer.from_pretrained_no_processing("gemma-2-2b", device=DEVICE, dtype="bfloat16")
+    HOOK = "blocks.12.hook_resid_post"
+    PRETRAINED = ("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")
 
 
 def write(prompts, **options):
@@ -139,4 +169,102 @@ curve.to_frame().round(3)
 curve.plot()
 
 # %% [markdown]
-# Steering by SAE features and by flow graphs is in `05_feature_flow` and docs/steering.md.
+# ## A feature
+#
+# The SAE: fetched, or trained here on recipes and encyclopedia for half a minute.
+
+
+# %%
+def train_one():
+    cfg = LanguageModelSAERunnerConfig(
+        sae=BatchTopKTrainingSAEConfig(d_in=model.cfg.d_model, d_sae=D_SAE, k=32, topk_threshold_lr=0.05),
+        model_name=model.cfg.model_name,
+        model_class_name="TransformerBridge",
+        hook_name=HOOK,
+        dataset_path="embedded:recipes and encyclopedia",
+        context_size=128,
+        training_tokens=TOKENS,
+        train_batch_size_tokens=1024,
+        store_batch_size_prompts=8,
+        n_batches_in_buffer=16 if SMALL else 64,
+        lr=3e-3,
+        lr_warm_up_steps=10,
+        lr_decay_steps=TOKENS // 1024 // 5,
+        autocast_lm=True,
+        exclude_special_tokens=[model.tokenizer.bos_token_id],
+        device=DEVICE,
+        checkpoint_path=None,
+        output_path="output/sae",
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    torch.manual_seed(0)
+    both = ext.mix_datasets(
+        *(ext.embedded_texts(name, split="train").to_dataset() for name in ("encyclopedia", "recipes")),
+        general_fraction=0.5,
+    )
+    LanguageModelSAETrainingRunner(cfg, override_model=model, override_dataset=both).run()
+    return SAE.load_from_disk("output/sae", device=DEVICE)
+
+
+sae = SAE.from_pretrained(*PRETRAINED, device=DEVICE) if PRETRAINED else train_one()
+
+# %% [markdown]
+# Which of its features are most of recipes? Those whose mean activation differs most between the two texts.
+
+
+# %%
+def activations_of(name):
+    """Give the stream at the tokens of a few documents, [tokens, d_model]."""
+    documents = ext.embedded_texts(name, split="test")[: 4 if SMALL else 60]
+    tokens = [model.to_tokens(document[:400]) for document in documents]
+    return torch.cat([read_activations(model, t, Site(HOOK))[0, 1:] for t in tokens]).float()
+
+
+with torch.no_grad():
+    recipes, bible = (sae.encode(activations_of(name)) for name in ("recipes", "kjv"))
+difference = recipes.mean(dim=0) - bible.mean(dim=0)
+features = difference.topk(3).indices.tolist()
+lens = ext.logit_lens(model, sae.W_dec[features], top_k=6)
+pd.DataFrame(
+    {
+        "feature": features,
+        "mean in recipes": recipes[:, features].mean(dim=0).tolist(),
+        "mean in the Bible": bible[:, features].mean(dim=0).tolist(),
+        "largest": recipes[:, features].amax(dim=0).tolist(),
+    }
+).round(2)
+
+# %% [markdown]
+# `AddFeature` pushes along the feature's direction, whether it is on or not. In units of its largest activation in recipes:
+
+# %%
+feature = features[0]
+largest = float(recipes[:, feature].max())
+for times in (0.0, 1.0, 2.0, 4.0):
+    with ext.steer(model, ext.AddFeature(sae, feature, times * largest)):
+        print(f"{times} x", repr(write("The first thing I saw was")))
+
+# %% [markdown]
+# Interventions add up with `+` and are scaled with `*`. Here the three features are clamped on together, and then taken away from
+# a text that has them.
+
+# %%
+on = sum(
+    (ext.ClampFeature(sae, f, 2 * float(recipes[:, f].max())) for f in features[1:]),
+    ext.ClampFeature(sae, feature, 2 * largest),
+)
+off = (
+    ext.AblateFeature(sae, feature)
+    + ext.AblateFeature(sae, features[1])
+    + ext.AblateFeature(sae, features[2])
+)
+with ext.steer(model, on):
+    print("clamped on:", repr(write("The first thing I saw was")))
+recipe = "Heat the oil in a large pan over medium heat. Add the onions and"
+print("left alone:", repr(write(recipe)))
+with ext.steer(model, off):
+    print("ablated:   ", repr(write(recipe)))
+
+# %% [markdown]
+# Expect the ablated text to go on much as before: three features of a thousand are not all that a model knows about cooking. What
+# a flow graph through many layers does is in [06](06_feature_flow.py); what was measured, in docs/steering.md.

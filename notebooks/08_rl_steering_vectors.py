@@ -20,13 +20,38 @@
 # %%
 import os
 
+import torch
+from sae_lens import HookedSAETransformer
+
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
 STEPS, GROUP, PROMPTS, SAMPLES = (1, 2, 2, 1) if SMALL else (12, 16, 8, 8)
 SAMPLING = {"max_new_tokens": 3 if SMALL else 6, "prepend_bos": False}  # the chat template has no BOS
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-model = ext.load_embedded_model("bridge")  # any HookedTransformer or TransformerBridge
+# %% [markdown]
+# ## The model
+#
+# The cell to change: any HookedTransformer or TransformerBridge. gpt2 is no chat model and hardly adds; expect it to learn to answer with a number at
+# all, and a gain that is small beside the control's. Gemma 2 2B's chat version solves these sums nearly always: give it harder ones (two
+# operands of three digits), so that some samples fail, and a GPU. The learning rate goes with the stream's length.
+
+# %%
+MODEL = "embedded"  # or "gpt2", or "gemma-2-2b-it"
+
+if MODEL == "embedded":
+    model, LR = ext.load_embedded_model("bridge", device=DEVICE), 1e-2
+    TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+elif MODEL == "gpt2":
+    model, LR = HookedSAETransformer.from_pretrained("gpt2", device=DEVICE), 1e-2
+    TEMPLATE = "Question: {}\n"
+elif MODEL == "gemma-2-2b-it":
+    model, LR = (
+        HookedSAETransformer.from_pretrained_no_processing(MODEL, device=DEVICE, dtype="bfloat16"),
+        1e-2,
+    )
+    TEMPLATE = "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 
 # %% [markdown]
 # ## A task with a reward
@@ -39,7 +64,7 @@ model = ext.load_embedded_model("bridge")  # any HookedTransformer or Transforme
 # %%
 def question(a, b):
     """Give a prompt in the model's chat template."""
-    return f"<|im_start|>user\nWhat is {a} + {b}?<|im_end|>\n<|im_start|>assistant\nThe answer is"
+    return TEMPLATE.format(f"What is {a} + {b}?") + "The answer is"
 
 
 sums = {question(a, b): a + b for a in range(2, 20) for b in range(2, 10)}
@@ -64,7 +89,7 @@ before
 # The learning rate must fit the size of the residual stream: AdamW moves each entry by up to it in a step.
 
 # %%
-settings = dict(group_size=GROUP, prompts_per_step=PROMPTS, steps=STEPS, lr=1e-2, **SAMPLING)
+settings = dict(group_size=GROUP, prompts_per_step=PROMPTS, steps=STEPS, lr=LR, **SAMPLING)
 vectors = ext.train_steering_vectors(model, train, reward, **settings)
 after = ext.measure_reward(
     model, held_out, reward, samples=SAMPLES, intervention=vectors.interventions(model), **SAMPLING
@@ -126,7 +151,8 @@ shift.plot_tokens()
 # Diff-Vector: is the change at block j along the vector of layer j? Diff-Diff: is it one direction for all tokens?
 
 # %%
-ext.persistence(model, vectors.only(0, 10, 20, 28), few).plot()
+last = model.cfg.n_layers - 1
+ext.persistence(model, vectors.only(0, last // 3, 2 * last // 3, last - 1), few).plot()
 
 # %% [markdown]
 # ## By which path
@@ -136,7 +162,7 @@ ext.persistence(model, vectors.only(0, 10, 20, 28), few).plot()
 
 # %%
 paths = ext.path_patching(
-    model, vectors.only(28), few, modes=("full", "skip_attn", "skip_mlp", "skip_layer", "base")
+    model, vectors.only(last - 1), few, modes=("full", "skip_attn", "skip_mlp", "skip_layer", "base")
 )
 print(paths)
 paths.plot()

@@ -22,11 +22,31 @@
 import os
 
 import torch
+from sae_lens import HookedSAETransformer
 from transformer_lens.model_bridge import TransformerBridge
 
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
+
+# %% [markdown]
+# ## The model
+#
+# The cell to change, for the first and the last part: any HookedTransformer or TransformerBridge. Expect the same equalities, in Gemma's bfloat16
+# to about a hundredth of a logit, and another picture of collapse at the end: gpt2 and Gemma have first tokens as long as all others together, too.
+
+# %%
+MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+if MODEL == "embedded":
+    pretrained = ext.load_embedded_model("bridge", device=DEVICE)
+elif MODEL == "gpt2":
+    pretrained = HookedSAETransformer.from_pretrained("gpt2", device=DEVICE)
+elif MODEL == "gemma-2-2b":
+    pretrained = HookedSAETransformer.from_pretrained_no_processing(
+        "gemma-2-2b", device=DEVICE, dtype="bfloat16"
+    )
 
 # %% [markdown]
 # ## Attaching changes nothing
@@ -36,7 +56,6 @@ SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuo
 # keys are mixed with that token's only, so that the causal mask and generation with a cache stay right.
 
 # %%
-pretrained = ext.load_embedded_model("bridge")
 prompt = "The lake is fed by three rivers, and the largest of them"
 
 with torch.no_grad():
@@ -47,15 +66,19 @@ print("largest difference of a logit:", float((after - before).abs().max()))
 routers
 
 # %% [markdown]
-# `recording` has keys and values before and after the routing. Let us make one head of layer 20 read a value of layer 3, too.
+# `recording` has keys and values before and after the routing. Let us make one head of one layer read a value of layer 3, too.
 
 # %%
+late = pretrained.cfg.n_layers * 2 // 3
 with torch.no_grad():
-    routers.weights[20][0, 3, 1] = 0.5  # [target head, source layer, source head]
+    routers.weights[late][0, 3, 0] = 0.5  # [target head, source layer, source head]
     with routers.recording() as memory:
         pretrained(prompt)
-expected = memory.values[20][:, :, 0] + 0.5 * memory.values[3][:, :, 1]
-print("as the formula says:", torch.allclose(memory.routed_values[20][:, :, 0], expected, atol=1e-4))
+expected = memory.values[late][:, :, 0] + 0.5 * memory.values[3][:, :, 0]
+print(
+    "as the formula says:",
+    torch.allclose(memory.routed_values[late][:, :, 0], expected, atol=1e-4, rtol=1e-2),
+)
 
 routers.detach()
 with torch.no_grad():
