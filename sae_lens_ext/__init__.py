@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         subspace_report,
     )
     from sae_lens_ext.embedded import embedded_texts, list_embedded_texts, load_embedded_model
+    from sae_lens_ext.hub import HubUpload, HubUploadError, model_card, upload_to_hub
     from sae_lens_ext.lime.arithmetic import (
         ArithmeticAccuracy,
         ArithmeticExamples,
@@ -211,6 +212,8 @@ __all__ = [
     "FlowThresholds",
     "HierarchicalTopKTrainingSAE",
     "HierarchicalTopKTrainingSAEConfig",
+    "HubUpload",
+    "HubUploadError",
     "Intervention",
     "InterventionSum",
     "KronSAE",
@@ -291,6 +294,7 @@ __all__ = [
     "measure_firing_rates",
     "measure_reward",
     "mix_datasets",
+    "model_card",
     "origin_agreement",
     "pair_gain",
     "pair_gains",
@@ -321,6 +325,7 @@ __all__ = [
     "train_steering_vectors",
     "transfer",
     "transition_explained_variance",
+    "upload_to_hub",
     "weights_fingerprint",
     "with_k",
 ]

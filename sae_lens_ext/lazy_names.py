@@ -52,6 +52,12 @@ _BY_MODULE = {
     "sae_lens_ext.training.runner": ("DataParallelRunner",),
     "sae_lens_ext.training.tensor_parallel": ("TensorParallelRunner",),
     "sae_lens_ext.training.divided": ("DividedRunner",),
+    "sae_lens_ext.hub": (
+        "HubUpload",
+        "HubUploadError",
+        "model_card",
+        "upload_to_hub",
+    ),
     "sae_lens_ext.ranks": ("RankError",),
     "sae_lens_ext.saved": (
         "Saved",

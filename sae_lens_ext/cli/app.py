@@ -28,6 +28,7 @@ from sae_lens_ext.cli import (
     train,
     train_lime,
     train_vectors,
+    upload,
 )
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.ranks import RankError, Ranks, current_ranks, one_voice
@@ -44,6 +45,7 @@ VERBS = (
     train_lime,
     collapse,
     check,
+    upload,
     catalogue,
     embedded,
 )
@@ -77,6 +79,7 @@ examples:
   sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
   sae-lens-ext collapse --text embedded:encyclopedia --out collapse.json --per-word 200
   sae-lens-ext check my_sae my_vectors
+  sae-lens-ext upload my_sae --repo me/my-saes --card-only
 
 A large job is divided over processes by torch's own launcher:
   torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds --device cuda --out my_stability

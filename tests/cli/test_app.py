@@ -29,6 +29,7 @@ def test_help_names_every_verb(capsys) -> None:
         "train-lime",
         "collapse",
         "check",
+        "upload",
         "list",
         "describe",
         "cite",

@@ -22,6 +22,8 @@ VERBS = [
     "lens",
     "train-lime",
     "collapse",
+    "check",
+    "upload",
     "list",
     "describe",
     "cite",
@@ -85,7 +87,17 @@ def commands() -> Iterator[tuple[str, ...]]:
     for verb in VERBS:
         yield verb, "--nope"
     yield "train", "--seed", "x"
-    for verb in ("augment", "stability", "flow", "steer", "train-vectors", "lens", "describe", "cite"):
+    for verb in (
+        "augment",
+        "stability",
+        "flow",
+        "steer",
+        "train-vectors",
+        "lens",
+        "upload",
+        "describe",
+        "cite",
+    ):
         yield (verb,)
     for folder in FOLDERS:
         yield "steer", folder, "--index", "1", "--prompt", "w1"
@@ -93,6 +105,8 @@ def commands() -> Iterator[tuple[str, ...]]:
         yield "flow", folder, "--all"
         yield "lens", "--sae", folder, "--feature", "1"
         yield "lens", folder
+        yield "upload", folder, "--repo", "me/saes"
+        yield "upload", f"{folder}=sae", "--repo", folder, "--card-only"
         yield "augment", folder, "--domain", "x=bytes.txt", "--out", "new"
         yield "train-vectors", folder, "--reward", "last_number", "--out", "new"
     for text in TEXTS:
