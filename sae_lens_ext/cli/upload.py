@@ -119,6 +119,8 @@ def _by_id(words: Iterable[str]) -> dict[str, Path]:
 
 def _named(word: str) -> tuple[str, Path]:
     """Take ID=FOLDER apart; a folder that is called so is a folder."""
+    if not word or "\0" in word:
+        raise CommandError(f"{word!r} names no folder. Give that of a saved SAE.")
     sae_id, equals, folder = word.partition("=")
     if not equals or Path(word).exists():
         return "", Path(word)

@@ -64,7 +64,7 @@ def _sentence(error: BaseException, repo_id: str) -> str:
     for cause in causes:
         if is_of_network(cause) or isinstance(cause, ConnectionError | TimeoutError):
             return f"The hub cannot be reached, or the connection broke ({_said(cause)}). Look at the network, and at HF_ENDPOINT if it is set."
-    return f"Sending to {repo_id} failed ({_said(error)})."
+    return f"Sending to {repo_id} failed ({_said(causes[-1])})."
 
 
 def _of_status(status: int, error: BaseException, repo_id: str) -> str:

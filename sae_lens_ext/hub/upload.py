@@ -203,8 +203,9 @@ class _Upload:
         except Exception as error:  # of YAML in any of its forms
             if hasattr(error, "response") or is_of_network(error):
                 raise
+            said = " ".join(str(error).split())
             raise HubUploadError(
-                f"The lines between --- at the top of the card are not accepted ({str(error).strip():.300}). Nothing was sent. Correct the licence or the card."
+                f"The lines between --- at the top of the card are not accepted ({said:.300}). Nothing was sent. Correct the licence or the card."
             ) from error
 
     def _made(self, remote: Remote | None, private: bool | None) -> Remote:

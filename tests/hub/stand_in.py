@@ -84,7 +84,7 @@ class StandIn:
         return [p for m, p in self.requests if m in ("POST", "PUT") and not any(r in p for r in reading)]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
@@ -93,6 +93,8 @@ class Refused(Exception):
 class Handler(BaseHTTPRequestHandler):
     hub: StandIn
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for the client to acknowledge its head
+    wbufsize = -1
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -108,18 +110,16 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             if trouble is not None:
-                raise Refused(trouble, message="trouble on purpose")
+                raise RefusedError(trouble, message="trouble on purpose")
             for method, pattern, answer in ROUTES:
                 found = re.fullmatch(pattern, path)
                 if found and method == self.command:
                     answer(self, body, **found.groupdict())
                     return
-            raise Refused(404, message=f"the stand-in does not know {self.command} {path}")
-        except Refused as refused:
+            raise RefusedError(404, message=f"the stand-in does not know {self.command} {path}")
+        except RefusedError as refused:
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
             self._json({"error": refused.message}, refused.status, headers)
-
-    do_GET = do_HEAD = do_POST = do_PUT = _serve
 
     def _json(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self._bytes(
@@ -139,36 +139,36 @@ class Handler(BaseHTTPRequestHandler):
     def _who(self) -> str | None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in ("", "writer", "reader"):
-            raise Refused(401, message="Invalid credentials in Authorization header")
+            raise RefusedError(401, message="Invalid credentials in Authorization header")
         return token or None
 
     def _repository(self, kind: str, name: str, *, write: bool = False) -> Repository:
         who, found = self._who(), self.hub.repositories.get(KINDS[kind] + name)
         if found is None or (found.private and who != "writer"):
-            raise Refused(404 if who else 401, "RepoNotFound", "Repository not found")
+            raise RefusedError(404 if who else 401, "RepoNotFound", "Repository not found")
         if write and who is None:
-            raise Refused(401, message="Invalid username or password.")
+            raise RefusedError(401, message="Invalid username or password.")
         if write and (who != "writer" or not name.startswith("me/")):
-            raise Refused(403, message="You don't have the rights to write to this repository")
+            raise RefusedError(403, message="You don't have the rights to write to this repository")
         return found
 
     def _commit_at(self, repository: Repository, revision: str) -> Commit:
         found = repository.at(revision)
         if found is None:
-            raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return found
 
     def create(self, body: bytes) -> None:
         wanted, who = json.loads(body), self._who()
         name = f"{wanted['organization']}/{wanted['name']}"
         if who is None:
-            raise Refused(401, message="Invalid username or password.")
+            raise RefusedError(401, message="Invalid username or password.")
         if who != "writer" or wanted["organization"] != "me":
-            raise Refused(
+            raise RefusedError(
                 403, message=f"You don't have the rights to create a model under {wanted['organization']}"
             )
         if name in self.hub.repositories:
-            raise Refused(409, message="You already created this model repo")
+            raise RefusedError(409, message="You already created this model repo")
         self.hub.repositories[name] = Repository(
             wanted.get("visibility") == "private" or bool(wanted.get("private"))
         )
@@ -227,25 +227,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def put(self, body: bytes, oid: str) -> None:
         if hashlib.sha256(body).hexdigest() != oid:
-            raise Refused(400, message="these are not the announced bytes")
+            raise RefusedError(400, message="these are not the announced bytes")
         self.hub.large[oid] = body
         self._bytes(b"")
 
     def verify(self, body: bytes) -> None:
         wanted = json.loads(body)
         if len(self.hub.large.get(wanted["oid"], b"")) != wanted["size"]:
-            raise Refused(404, message="no such large file")
+            raise RefusedError(404, message="no such large file")
         self._json({})
 
     def commit(self, body: bytes, kind: str, name: str, revision: str) -> None:
         repository = self._repository(kind, name, write=True)
         if revision not in repository.branches:
-            raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         lines = [json.loads(line) for line in body.splitlines()]
         header = lines[0]["value"]
         head = repository.branches[revision][-1]
         if header.get("parentCommit") not in (None, head.sha):
-            raise Refused(412, message="A commit has happened since. Please refresh and try again.")
+            raise RefusedError(412, message="A commit has happened since. Please refresh and try again.")
         files = dict(head.files)
         for line in lines[1:]:
             key, value = line["key"], line["value"]
@@ -253,12 +253,12 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
                 if value["oid"] not in self.hub.large:
-                    raise Refused(400, message="LFS pointer pointed to a file that does not exist")
+                    raise RefusedError(400, message="LFS pointer pointed to a file that does not exist")
                 files[value["path"]] = self.hub.large[value["oid"]]
             elif key == "deletedFile":
                 del files[value["path"]]
             else:
-                raise Refused(400, message=f"the stand-in does not know the operation {key}")
+                raise RefusedError(400, message=f"the stand-in does not know the operation {key}")
         made = repository.commit(revision, header["summary"], files)
         url = f"{self.hub.endpoint}/{name}/commit/{made.sha}"
         self._json({"success": True, "commitOid": made.sha, "commitUrl": url})
@@ -266,7 +266,7 @@ class Handler(BaseHTTPRequestHandler):
     def branch(self, body: bytes, kind: str, name: str, branch: str) -> None:
         repository = self._repository(kind, name, write=True)
         if branch in repository.branches:
-            raise Refused(409, message="Reference already exists")
+            raise RefusedError(409, message="Reference already exists")
         start = self._commit_at(repository, json.loads(body).get("startingPoint") or "main")
         repository.branches[branch] = [start]
         self._json({}, 201)
@@ -274,9 +274,13 @@ class Handler(BaseHTTPRequestHandler):
     def resolve(self, _: bytes, name: str, revision: str, path: str) -> None:
         commit = self._commit_at(self._repository("models", name), revision)
         if path not in commit.files:
-            raise Refused(404, "EntryNotFound", "Entry not found")
+            raise RefusedError(404, "EntryNotFound", "Entry not found")
         content = commit.files[path]
         self._bytes(content, 200, {"X-Repo-Commit": commit.sha, "ETag": f'"{git_sha1(content)}"'})
+
+
+for _method in ("GET", "HEAD", "POST", "PUT"):
+    setattr(Handler, f"do_{_method}", Handler._serve)
 
 
 def _described(path: str, content: bytes) -> dict[str, Any]:
