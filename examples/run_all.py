@@ -27,6 +27,7 @@ EXAMPLES = (
     "over_ranks.py",
     "kill_and_go_on.py",
     "first_hour.py",
+    "upload_to_hub.py",
 )
 IN_RANKS = {"over_ranks.py": 2}
 """Those that torchrun starts, and in how many processes."""

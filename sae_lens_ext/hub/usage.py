@@ -68,16 +68,16 @@ def _several_budgets(fact: Facts, repo_id: str, revision: str) -> list[str]:
     ]
     return [
         f"### `{fact.sae_id}` at other budgets",
-        f"It was trained for {_in_words(fact.budgets)} latents per token at once: `with_k` of `{OURS}` gives the same weights at each of them.",
+        f"It was trained at once for {_in_words(fact.budgets)}: `with_k` of `{OURS}` gives the same weights at each of them.",
         python(code),
     ]
 
 
 def _in_words(budgets: Sequence[int]) -> str:
     if len(budgets) > 2 and list(budgets) == list(range(budgets[0], budgets[-1] + 1)):
-        return f"every number from {budgets[0]} to {budgets[-1]}"
+        return f"every number of latents per token from {budgets[0]} to {budgets[-1]}"
     *first, last = map(str, budgets)
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} and {last} latents per token" if first else f"{last} latents per token"
 
 
 def _residual(fact: Facts, facts: Sequence[Facts], repo_id: str, revision: str) -> list[str]:

@@ -126,10 +126,10 @@ def test_architectures_of_ours_are_described_and_cited_once(saes: dict[str, Any]
 @pytest.mark.parametrize(
     ("budgets", "k", "words", "smaller"),
     [
-        ("all", 4, "every number from 1 to 4", 2),
-        ((1, 2, 4), 4, "1, 2 and 4", 2),
-        ((4,), 4, "4", 4),
-        ((2, 8), 2, "2", 2),
+        ("all", 4, "every number of latents per token from 1 to 4", 2),
+        ((1, 2, 4), 4, "1, 2 and 4 latents per token", 2),
+        ((4,), 4, "4 latents per token", 4),
+        ((2, 8), 2, "2 latents per token", 2),
     ],
 )
 def test_budgets_are_those_that_were_trained(budgets: Any, k: int, words: str, smaller: int) -> None:
@@ -139,7 +139,7 @@ def test_budgets_are_those_that_were_trained(budgets: Any, k: int, words: str, s
     cfg = HierarchicalTopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=trained_k, budgets=budgets)
     sae = with_k(as_inference(HierarchicalTopKTrainingSAE(cfg)), k)
     card = model_card({"a": sae}, "me/saes")
-    assert f"It was trained for {words} latents per token" in card and f"with_k(sae, {smaller})" in card
+    assert f"It was trained at once for {words}: " in card and f"with_k(sae, {smaller})" in card
     assert (f"| `{k} (trained with {trained_k})` |" in card) == (k != trained_k)
 
 
