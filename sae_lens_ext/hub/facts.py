@@ -7,7 +7,6 @@ from sae_lens import SAE
 
 from sae_lens_ext.architectures.budgets import TRAINED_K_METADATA_KEY
 from sae_lens_ext.architectures.identity import weights_fingerprint
-from sae_lens_ext.architectures.levels import Budgets
 from sae_lens_ext.architectures.residual import BASE_METADATA_KEY
 
 _ON_AVERAGE = ("batchtopk", "residual")
@@ -99,13 +98,13 @@ def _k(sae: SAE[Any], details: dict[str, Any]) -> str:
 
 def _budgets(sae: SAE[Any], details: dict[str, Any]) -> tuple[int, ...]:
     """Give the budgets of HierarchicalTopK or of a Kron SAE trained like it, up to the k that it has now."""
-    budgets: Budgets | list[int] | None = details.get("budgets")
+    budgets: Any = details.get("budgets")  # a list, once it has been on the disk
     k = getattr(sae.cfg, "k", None)
     if not isinstance(k, int) or not budgets:
         return ()
     if isinstance(budgets, str):
         return tuple(range(1, k + 1))
-    return tuple(budget for budget in budgets if isinstance(budget, int) and budget <= k)  # pyright: ignore[reportUnnecessaryIsInstance]
+    return tuple(budget for budget in budgets if isinstance(budget, int) and budget <= k)
 
 
 def _base(metadata: Any, details: dict[str, Any]) -> dict[str, Any] | None:

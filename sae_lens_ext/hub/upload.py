@@ -5,7 +5,7 @@ saves an SAE in training in a form that `SAE.from_pretrained` cannot load, asks 
 several commits, so that one whose upload was interrupted is there by half. Here each SAE is one commit on the commit that was looked at before.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -268,7 +268,7 @@ class _Upload:
 
 
 @contextmanager
-def _bars(show: bool) -> Iterator[None]:
+def _bars(show: bool) -> Generator[None, None, None]:
     """Hide the bars of the hub's own client, too, if none shall be shown."""
     if show or are_progress_bars_disabled():
         yield
