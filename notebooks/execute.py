@@ -49,7 +49,11 @@ def on_hub_model(notebook: Any, model: str) -> bool:
     """Turn a notebook to a model of the hub, with a stand-in for it; False if it has no cell for that."""
     for cell in notebook.cells:
         changed = re.sub(r'^MODEL = "embedded".*', f'MODEL = "{model}"', cell["source"], flags=re.MULTILINE)
-        if cell["cell_type"] == "code" and changed != cell["source"]:
+        if model in stand_ins.THRESHOLDS:
+            cell["source"] = re.sub(
+                "(?<=^THRESHOLD = )0.25", stand_ins.THRESHOLDS[model], cell["source"], flags=re.M
+            )
+        if cell["cell_type"] == "code" and 'MODEL = "embedded"' in cell["source"]:
             if f'MODEL == "{model}"' not in changed and f'MODEL == "{model}-it"' in changed:
                 changed = changed.replace(f'MODEL = "{model}"', f'MODEL = "{model}-it"')
             cell["source"] = changed

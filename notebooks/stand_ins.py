@@ -13,6 +13,9 @@ import stand_ins
 
 stand_ins.replace_hub()"""
 
+THRESHOLDS = {"gpt2": "0.3"}
+"""The cosine from which latents of two seeds count as one, where a notebook's tiny budget would leave no unstable ones on a random model."""
+
 
 def replace_hub() -> None:
     """Replace what fetches models and SAEs from the hub, in this process."""
@@ -81,7 +84,9 @@ def _sae(_cls, release, sae_id, device="cpu", **_):
         hook, make, reshape = sae_id, (StandardSAE, StandardSAEConfig, {}), "none"
     sae_class, cfg_class, more = make
     metadata = SAEMetadata(hook_name=hook, model_name="random", context_size=128, prepend_bos=True)
-    cfg = cfg_class(d_in=384, d_sae=256, reshape_activations=reshape, device=device, metadata=metadata, **more)
+    cfg = cfg_class(
+        d_in=384, d_sae=256, reshape_activations=reshape, device=device, metadata=metadata, **more
+    )
     sae = sae_class(cfg)
     if hasattr(sae, "threshold"):
         sae.threshold.data += 0.05
