@@ -5,7 +5,7 @@ One row here is all that SAELens needs to load an architecture by name.
 
 import difflib
 import inspect
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -172,12 +172,7 @@ def describe(name: str) -> str:
         for role, pair in (("training", entry.training), ("inference", entry.inference))
         if pair is not None
     ]
-    inherited = {f.name for f in fields(TrainingSAEConfig)}
-    own_fields = [
-        f"  {f.name} = {_default(f)}"
-        for f in fields(entry.config)
-        if f.name not in inherited or f.name == "d_sae"
-    ]
+    own_fields = [f"  {name} = {default}" for name, default in _own_fields(entry).items()]
     doc = inspect.getdoc(entry.config) or ""
     return "\n".join(
         [
@@ -193,6 +188,34 @@ def describe(name: str) -> str:
             doc,
         ]
     )
+
+
+def facts(name: str) -> dict[str, Any]:
+    """Give what `describe` says, in values that JSON knows, for programs.
+
+    Args:
+        name: A name from `list_architectures()`.
+
+    Returns:
+        name, summary, saved_as; training and inference, each a mapping with class and config, or None; fields, the defaults of the
+        configuration's own as Python writes them; paper, with key, title, authors, arxiv, year.
+
+    Raises:
+        ValueError: There is no such architecture.
+    """
+    entry = _entry(name)
+    classes = {
+        role: None if pair is None else {"class": pair[0].__name__, "config": pair[1].__name__}
+        for role, pair in (("training", entry.training), ("inference", entry.inference))
+    }
+    return {
+        "name": name,
+        "summary": entry.summary,
+        "saved_as": entry.saved_as,
+        **classes,
+        "fields": _own_fields(entry),
+        "paper": asdict(entry.paper),
+    }
 
 
 def cite(name: str) -> str:
@@ -248,6 +271,12 @@ def _entry(name: str) -> Architecture:
     raise ValueError(
         f"sae_lens_ext has no architecture {name!r}. It has {', '.join(map(repr, sorted(_ARCHITECTURES)))}.{hint}"
     )
+
+
+def _own_fields(entry: Architecture) -> dict[str, str]:
+    """Give the fields beyond those of every SAELens configuration, and d_sae, with their defaults."""
+    inherited = {f.name for f in fields(TrainingSAEConfig)}
+    return {f.name: _default(f) for f in fields(entry.config) if f.name not in inherited or f.name == "d_sae"}
 
 
 def _default(field: Any) -> str:

@@ -1,28 +1,36 @@
 """`check`: what is saved in some folders, and whether all of it can be read."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sae_lens_ext.cli.answer import give, say
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.saved import check_saved
+from sae_lens_ext.cli.verb_parser import add_verb
+from sae_lens_ext.saved import Saved, check_saved
 
-HELP = "say what is saved in a folder, and whether it is whole"
 DESCRIPTION = """\
-Reads everything that this package or SAELens saved in the folders given: SAEs, checkpoints, results, vectors, routers, logs. Prints a line for
-each, with what is wrong with it, if anything; ends with status 1 if something is.
+Read everything that this package or SAELens saved in the paths given: SAEs,
+checkpoints, results, vectors, routers, logs. Nothing is changed.
 
-  sae-lens-ext check my_sae my_seeds
+Prints a line for each, `ok` and what it is, or `BAD` and what is wrong with it;
+ends with status 1 if anything cannot be read.
 """
+EXAMPLES = ("sae-lens-ext check my_sae my_seeds", "sae-lens-ext check my_run --json")
 
 
 def add_parsers(verbs: Any) -> None:
-    """Add the verb to the command's list."""
-    parser = verbs.add_parser(
-        "check", help=HELP, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Add the verb to the command's parser."""
+    parser = add_verb(
+        verbs,
+        "check",
+        run,
+        help="what is saved in a folder, and whether it is whole",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder to search")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -33,7 +41,11 @@ def run(options: argparse.Namespace) -> None:
     """
     found = [saved for path in options.paths for saved in check_saved(path)]
     for saved in found:
-        print(f"{'ok' if saved.problem is None else 'BAD':4} {saved.path}: {saved.problem or saved.kind}")
+        say(
+            options,
+            f"{'ok' if saved.problem is None else 'BAD':4} {saved.path}: {saved.problem or saved.kind}",
+        )
+    give(options, checked(found))
     broken = sum(saved.problem is not None for saved in found)
     if broken:
         raise CommandError(
@@ -43,3 +55,11 @@ def run(options: argparse.Namespace) -> None:
         raise CommandError(
             f"Nothing that this package or SAELens saves was found in {', '.join(map(str, options.paths))}. Name the folder of an SAE or of a run."
         )
+
+
+def checked(found: list[Saved]) -> dict[str, Any]:
+    """Give what was found as JSON has it."""
+    return {
+        "broken": sum(saved.problem is not None for saved in found),
+        "saved": [asdict(saved) for saved in found],
+    }
