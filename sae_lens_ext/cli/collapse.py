@@ -1,16 +1,28 @@
 """`collapse`: layer by layer, how many directions a model's representations spread over, and whether a probe still tells words apart."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 from sae_lens_ext.analysis.collapse import CollapseReport, collapse_report
 from sae_lens_ext.analysis.collapse.entropy import require_alphas
 from sae_lens_ext.analysis.collapse.sites import SITES
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.common_flags import (
+    add_autocast,
+    add_context_size,
+    add_device,
+    add_model,
+    add_seed,
+    add_text,
+)
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
+from sae_lens_ext.cli.json_content import records
+from sae_lens_ext.cli.named_models import load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import CHARACTERS_PER_TOKEN, load_documents
+from sae_lens_ext.cli.verb_parser import add_verb
 from sae_lens_ext.files import write_whole
 from sae_lens_ext.lime.attach import attach_lime
 from sae_lens_ext.lime.routers import LimeRouters
@@ -21,16 +33,24 @@ SEARCHED = 1_000_000
 """Tokens of a data set of the hub's in which words are sought."""
 
 DESCRIPTION = """\
-Measure representation collapse (arXiv 2502.09245): the matrix entropy of each layer's representations, and how well a linear probe tells a few
-words apart by what the layer has at them. Prints a table by layer.
+Measure representation collapse (arXiv 2502.09245): the matrix entropy of each
+layer's representations, and how well a linear probe tells a few words apart by
+what the layer has at them.
 
-  sae-lens-ext collapse --text embedded:encyclopedia --out plain.json --autocast
-  sae-lens-ext collapse --text embedded:encyclopedia --out lime.json --routers my_routers/routers.safetensors
-  sae-lens-ext collapse --text notes/ --out french.json --model my_model/ --words " est" " sont"
+Prints a table by layer. FILE.json gets the report (its numbers beside it, as
+safetensors), FILE.html its figure.
 
-Entropy is in nats: 0 if all is along one line. Layer -1 is the embedding. With --routers keys and values are measured before and after routing.
-Most of the time goes into reading the words' contexts: --per-word 200, or --no-words, is much faster.
+Entropy is in nats: 0 if all is along one line. Layer -1 is the embedding. With
+--routers keys and values are measured before and after routing. Most of the
+time goes into reading the words' contexts: --per-word 200, or --no-words, is
+much faster.
 """
+EXAMPLES = (
+    "sae-lens-ext collapse --text embedded:encyclopedia --out plain.json --autocast",
+    "sae-lens-ext collapse --text embedded:encyclopedia --out lime.json \\\n"
+    "    --routers my_routers/routers.safetensors",
+    "sae-lens-ext collapse --text notes/ --out french.json --model my_model/ \\\n    --words ' est' ' sont'",
+)
 
 
 FOLDS = 5
@@ -39,62 +59,74 @@ FOLDS = 5
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "collapse",
-        help="how far a model's representations have collapsed, layer by layer",
+        run,
+        help="by layer: how far a model's representations collapse",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    add = parser.add_argument
-    add("--text", required=True, help="embedded:NAME, a file, a folder or a data set of the hub's")
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE.json",
-        help="the report; its figure goes beside it, as HTML",
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.json", help="the report; its figure goes beside it"
     )
-    add_model_argument(parser)
-    add("--routers", type=Path, metavar="FILE", help="LIMe's, as train-lime writes them")
-    add(
+    read = parser.add_argument_group("what is read")
+    add_text(read, required=True)
+    add_model(read, default="embedded", folder=True)
+    read.add_argument(
+        "--routers", type=Path, metavar="FILE", help="LIMe's, as train-lime writes them (default: none)"
+    )
+    read.add_argument(
         "--sites",
         default="residual,values",
+        metavar="SITES",
         help=f"some of {', '.join(SITES)}, with commas between (default: %(default)s)",
     )
-    add(
+    entropy = parser.add_argument_group("entropy")
+    entropy.add_argument(
         "--alpha",
         type=float,
         nargs="+",
         default=[0.5],
         help="order of the entropy, or several of which the first is printed (default: 0.5)",
     )
-    add("--tokens", type=int, default=32_768, help="tokens the entropy is measured on (default: %(default)s)")
-    add("--context-size", type=int, default=128, help="tokens of a sequence (default: %(default)s)")
-    add(
+    entropy.add_argument(
+        "--tokens",
+        type=int,
+        default=32_768,
+        metavar="N",
+        help="tokens it is measured on (default: %(default)s)",
+    )
+    add_context_size(entropy)
+    entropy.add_argument(
         "--skip-positions",
         type=int,
         default=0,
         metavar="N",
-        help="first positions of a sequence that the entropy leaves out; 1 for BOS (default: %(default)s)",
+        help="first tokens of a sequence that it leaves out; 1 for BOS (default: %(default)s)",
     )
-    add(
+    probe = parser.add_argument_group("telling words apart")
+    probe.add_argument(
         "--words",
         nargs="+",
         metavar="WORD",
         help=f"two or more, each one token with its space (default: {', '.join(map(repr, WORDS))})",
     )
-    add("--per-word", type=int, default=1668, help="occurrences of each, at most (default: %(default)s)")
-    add("--no-words", action="store_true", help="measure no separability")
-    add("--batch-size", type=int, default=8, help="sequences run at once (default: %(default)s)")
-    add("--autocast", action="store_true", help="run the model in bfloat16, which is faster")
-    add(
-        "--seed",
+    probe.add_argument(
+        "--per-word",
         type=int,
-        default=0,
-        help="of the text's order and the probe's folds (default: %(default)s)",
+        default=1668,
+        metavar="N",
+        help="occurrences of each, at most (default: %(default)s)",
     )
-    add("--device", default="cpu", help="(default: %(default)s)")
-    parser.set_defaults(run=run)
+    probe.add_argument("--no-words", action="store_true", help="tell no words apart")
+    running = parser.add_argument_group("how it runs")
+    running.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="sequences run at once (default: %(default)s)"
+    )
+    add_autocast(running)
+    add_device(running)
+    add_seed(running, "the text's order and the probe's folds")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -126,8 +158,9 @@ def run(options: argparse.Namespace) -> None:
     report.save(options.out)
     page = options.out.with_suffix(".html")
     write_whole(page, report.plot().to_html(include_plotlyjs=True))
-    print(_table(report))
-    print(f"Report: {options.out}; figure: {page}")
+    say(options, _table(report))
+    say(options, f"Report: {options.out}; figure: {page}")
+    give(options, {**_content(report), "files": {"report": options.out, "figure": page}})
 
 
 def _require_options(options: argparse.Namespace) -> None:
@@ -178,6 +211,20 @@ def _load_routers(path: Path) -> LimeRouters:
             "alone; in Python, collapse_report measures the model that train_language_model has trained."
         )
     return routers
+
+
+def _content(report: CollapseReport) -> dict[str, Any]:
+    """Give the report as JSON has it, a row for each site, layer and order; an infinite order is "inf"."""
+    rows = report.to_frame()
+    rows["alpha"] = [alpha if math.isfinite(alpha) else str(alpha) for alpha in rows["alpha"]]
+    return {
+        "unit": "entropy in nats, of 95 % intervals over sequences; separability is a share",
+        "n_sequences": report.n_sequences,
+        "n_positions": report.n_positions,
+        "words": report.words,
+        "per_word": report.per_word,
+        "rows": records(rows),
+    }
 
 
 def _table(report: CollapseReport) -> str:

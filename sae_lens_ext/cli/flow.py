@@ -9,8 +9,11 @@ from sae_lens_ext.analysis.flow import FlowGraph, FlowSites, flow_map, top_activ
 from sae_lens_ext.analysis.flow.graph import Feature
 from sae_lens_ext.analysis.flow.origins import summarise_origins
 from sae_lens_ext.analysis.flow.sites import KINDS, Kind
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.common_flags import add_device, add_model, add_model_class, add_seed, add_text
 from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.json_content import records
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sae_folders import saes_in
 from sae_lens_ext.cli.sources import (
@@ -21,6 +24,7 @@ from sae_lens_ext.cli.sources import (
     split_documents,
 )
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
+from sae_lens_ext.cli.verb_parser import add_verb
 from sae_lens_ext.files import make_folder
 from sae_lens_ext.ranks import current_ranks
 
@@ -28,68 +32,71 @@ RUNS_IN_RANKS = True
 """Under torchrun the ranks divide the pairs of sites of a whole model, and the first one writes."""
 
 DESCRIPTION = """\
-Trace features through the layers by decoder directions, without data: a table here; JSON and an interactive page with --out.
+Trace features through the layers by the cosines of decoder rows, without data.
 
-  sae-lens-ext flow my_saes --start blocks.6.hook_out:123 --out my_flow
-  sae-lens-ext flow my_saes --start 6/res/123 --start 8/res/40 --text embedded:encyclopedia --out my_flow
-  sae-lens-ext flow my_saes --all --out my_flow
+FOLDER holds SAEs of one model's residual stream, and of MLP and attention
+outputs, at several layers, each in a folder of its own.
 
-FOLDER holds SAEs of one model's residual stream (and MLP and attention outputs) at several layers, each in a folder of its own.
-With --text the page shows what the features fire on.
-
-The whole of a large model is divided over processes, each with a GPU of its own, by
-
-  torchrun --nproc-per-node 8 -m sae_lens_ext flow my_saes --all --device cuda --out my_flow
+Prints each feature's chain, layer by layer, with its scores; with --text also
+what the features fire on; with --all, for each layer, how many features come
+from where. --out gets graph.json and, of single features, the interactive page
+graph.html and, with --text, activations.json.
 """
+EXAMPLES = (
+    "sae-lens-ext flow my_saes --start blocks.6.hook_out:123 --out my_flow",
+    "sae-lens-ext flow my_saes --start 6/res/123 --start 8/res/40 \\\n"
+    "    --text embedded:encyclopedia --out my_flow",
+    "sae-lens-ext flow my_saes --all --out my_flow",
+    "torchrun --nproc-per-node 8 -m sae_lens_ext flow my_saes --all \\\n    --device cuda --out my_flow",
+)
 
 _SHORT = re.compile(r"(\d+)/(res|mlp|att)\w*/(\d+)")
 
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "flow",
-        help="where features come from and what they become, layer by layer",
+        run,
+        help="features followed through the layers, without data",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="an SAE, or a folder of SAEs")
-    what = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder for the graph and its page (default: none)"
+    )
+    traced = parser.add_argument_group("what is traced")
+    what = traced.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--start",
         action="append",
         metavar="FEATURE",
-        help="a feature to trace, HOOK:INDEX or LAYER/res/INDEX; again for more",
+        help="a feature to trace, HOOK:INDEX or LAYER/res/INDEX (also mlp, att); again for more",
     )
     what.add_argument("--all", action="store_true", help="every feature of every layer")
-    parser.add_argument(
+    traced.add_argument(
         "--thresholds",
         choices=("null", "paper", "none"),
         default="null",
         help="from which score on a match counts: what 99 of 100 made-up features do not reach, the paper's 0.5 and 0.15, or any "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--text", help="embedded:NAME, a file, a folder or a data set of the hub's, its held-out tenth"
+    fires = parser.add_argument_group("what the features fire on")
+    add_text(fires, ", its held-out tenth (default: no text)")
+    fires.add_argument(
+        "--tokens",
+        type=int,
+        default=65_536,
+        metavar="N",
+        help="tokens of the text to read (default: %(default)s)",
     )
-    parser.add_argument(
-        "--tokens", type=int, default=65_536, help="tokens of the text to read (default: %(default)s)"
-    )
-    parser.add_argument("--model", help="embedded, or a model of the hub's (default: the SAEs')")
-    parser.add_argument(
-        "--model-class",
-        help="TransformerBridge, HookedTransformer, AutoModelForCausalLM (default: the SAEs')",
-    )
-    parser.add_argument("--out", type=Path, help="folder to write the graph and its page into")
-    parser.add_argument(
-        "--device",
-        default="cpu",
-        help="where features are compared and the model runs (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the made-up features and the text (default: %(default)s)"
-    )
-    parser.set_defaults(run=run)
+    add_model(fires, of="the SAEs'")
+    add_model_class(fires, "the SAEs'")
+    running = parser.add_argument_group("how it runs")
+    add_device(running)
+    add_seed(running, "the made-up features and the text's order")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -111,9 +118,13 @@ def run(options: argparse.Namespace) -> None:
         graph = trace_features(sites, starts, thresholds=thresholds, seed=options.seed, show_progress=False)
         if options.text is not None:
             graph = graph.with_activations(_activations(graph, sites, options))
-    print(_summary(graph))
+    say(options, _summary(graph))
+    files: dict[str, Path] = {}
     if options.out is not None and current_ranks().is_first:
-        _write(options.out, graph, page=not options.all)
+        files = _write(options.out, graph, page=not options.all)
+        for name, path in files.items():
+            say(options, f"{_FILES[name]}: {path}")
+    give(options, {**_content(graph), "files": files})
 
 
 def _feature(word: str, sites: FlowSites) -> Feature:
@@ -188,19 +199,57 @@ def _summary(graph: FlowGraph) -> str:
     return "\n".join(lines)
 
 
+def _content(graph: FlowGraph) -> dict[str, Any]:
+    """Give the graph as JSON has it: the chain of each feature it was traced from, or the origins by layer of a whole model's."""
+    nodes = graph.node_frame()
+    content: dict[str, Any] = {
+        "n_nodes": len(graph.node_hook),
+        "n_edges": len(graph.edge_score),
+        "thresholds": graph.thresholds,
+        "missing": graph.missing,
+    }
+    if not graph.seeds:
+        known: Any = nodes[nodes["origin"] != ""]
+        origins = [
+            {"layer": layer, **row}
+            for layer, part in known.groupby("layer")
+            for row in records(summarise_origins(part))
+        ]
+        return {**content, "origins": origins}
+    chains: list[dict[str, Any]] = []
+    for hook, index in graph.seeds:
+        chain = [graph.position(feature) for feature in graph.chain((hook, index))]
+        rows = records(nodes.iloc[chain])
+        for i, row in zip(chain, rows, strict=True):
+            row["origin"] = row["origin"] or None
+            if graph.activations is not None:
+                row["fires_on"] = _tokens(graph, *graph.nodes[i])
+        chains.append({"start": {"hook": hook, "index": index}, "features": rows})
+    return {**content, "chains": chains}
+
+
 def _fires_on(graph: FlowGraph, hook: str, index: int) -> str:
+    return " ".join(repr(token)[1:-1].strip() for token in _tokens(graph, hook, index))
+
+
+def _tokens(graph: FlowGraph, hook: str, index: int) -> list[str]:
     if graph.activations is None:
-        return ""
-    return " ".join(repr(token)[1:-1].strip() for token, _ in graph.activations.tokens(hook, index, 5))
+        return []
+    return [token for token, _ in graph.activations.tokens(hook, index, 5)]
 
 
-def _write(out: Path, graph: FlowGraph, *, page: bool) -> None:
+_FILES = {"graph": "Graph", "activations": "What its features fire on", "page": "Page"}
+
+
+def _write(out: Path, graph: FlowGraph, *, page: bool) -> dict[str, Path]:
+    """Write what there is, and say where."""
+    files = {"graph": out / "graph.json"}
     make_folder(out)
-    graph.save(out / "graph.json")
-    print(f"Graph: {out / 'graph.json'}")
+    graph.save(files["graph"])
     if graph.activations is not None:
-        graph.activations.save(out / "activations.json")
-        print(f"What its features fire on: {out / 'activations.json'}")
+        files["activations"] = out / "activations.json"
+        graph.activations.save(files["activations"])
     if page:
-        graph.write_html(out / "graph.html")
-        print(f"Page: {out / 'graph.html'}")
+        files["page"] = out / "graph.html"
+        graph.write_html(files["page"])
+    return files

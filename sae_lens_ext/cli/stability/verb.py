@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from sae_lens_ext.analysis.stability import (
     measure_firing_rates,
 )
 from sae_lens_ext.architectures.loading import load_sae
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.common_flags import add_device, add_model, add_model_class, add_seed, add_text
 from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.json_content import records
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import (
     CHARACTERS_PER_TOKEN,
@@ -27,6 +30,7 @@ from sae_lens_ext.cli.sources import (
 )
 from sae_lens_ext.cli.stability.folders import groups_of
 from sae_lens_ext.cli.trained_on import model_class_of, model_of
+from sae_lens_ext.cli.verb_parser import add_verb
 from sae_lens_ext.files import make_folder, write_whole
 from sae_lens_ext.ranks import current_ranks
 
@@ -35,26 +39,31 @@ RUNS_IN_RANKS = True
 NO_TEXT = "none"
 
 DESCRIPTION = """\
-Measure which latents come back when an SAE is trained from other seeds: p̂ with every SAE as the anchor, a null, error bars.
+Measure which latents come back when an SAE is trained from other seeds: p̂, the
+share of the other SAEs that have the latent, with every SAE as the anchor, and
+what chance alone gives.
 
-  sae-lens-ext train --architecture topk --seeds 0,1,2,3,4,5,6,7 --output_path my_seeds ...
-  sae-lens-ext stability my_seeds --out my_stability
-
-SAEs of several architectures in one folder (topk_seed_0, …, kron_seed_0, …) are measured architecture by architecture.
-
-Many SAEs are divided over processes, each with a GPU of its own, by
-
-  torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds --device cuda --out my_stability
+Prints, for each group of SAEs, a table with a row for each SAE: shares of stable
+and unstable latents, mean p̂. SAEs of several architectures in one folder
+(topk_seed_0, …, kron_seed_0, …) are measured architecture by architecture.
+--out gets GROUP.json (its tensors beside it) and its picture, GROUP.html.
 """
+EXAMPLES = (
+    "sae-lens-ext stability my_seeds --out my_stability",
+    "sae-lens-ext stability my_seeds --text none --json",
+    "torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds \\\n    --device cuda --out my_stability",
+)
 
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "stability",
-        help="which latents come back in SAEs trained from other seeds",
+        run,
+        help="which latents come back in SAEs of other seeds",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument(
         "folders",
@@ -64,32 +73,39 @@ def add_parsers(verbs: Any) -> None:
         help="an SAE, or a folder of SAEs such as `train --seeds` writes",
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.7, help="cosine that counts as the same (default: %(default)s)"
+        "--out", type=Path, metavar="FOLDER", help="folder for reports and pictures (default: none)"
     )
     parser.add_argument(
-        "--text",
-        help="what to count firings on: embedded:NAME, a file, a folder or a data set of the hub's, its held-out tenth; "
-        '"none" to let dead latents count (default: what the SAEs were trained on, as far as they say)',
+        "--threshold",
+        type=float,
+        default=0.7,
+        metavar="COSINE",
+        help="cosine that counts as the same (default: %(default)s)",
     )
-    parser.add_argument(
-        "--tokens", type=int, default=65_536, help="tokens to count firings on (default: %(default)s)"
+    firings = parser.add_argument_group("which latents count")
+    add_text(
+        firings,
+        ', its held-out tenth, to count firings on; "none" to let dead latents count (default: what the SAEs were trained on, as '
+        "far as they say)",
     )
-    parser.add_argument(
+    firings.add_argument(
+        "--tokens",
+        type=int,
+        default=65_536,
+        metavar="N",
+        help="tokens to count firings on (default: %(default)s)",
+    )
+    firings.add_argument(
         "--min-firing-rate",
         type=float,
+        metavar="SHARE",
         help="least share of tokens for a latent to count (default: 100 firings)",
     )
-    parser.add_argument("--model", help="embedded, or a model of the hub's (default: the SAEs')")
-    parser.add_argument(
-        "--model-class",
-        help="TransformerBridge, HookedTransformer, AutoModelForCausalLM (default: the SAEs')",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder to write the report (JSON, tensors) and its picture (HTML) into"
-    )
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the null and the text (default: %(default)s)")
-    parser.set_defaults(run=run)
+    add_model(firings, of="the SAEs'")
+    add_model_class(firings, "the SAEs'")
+    running = parser.add_argument_group("how it runs")
+    add_device(running)
+    add_seed(running, "the null and the text's order")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -103,6 +119,7 @@ def run(options: argparse.Namespace) -> None:
         for group, members in groups_of(options.folders).items()
     }
     texts: dict[tuple[Any, ...], _Text | None] = {}
+    found: list[dict[str, Any]] = []
     for group, saes in groups.items():
         metadata = next(iter(saes.values())).cfg.metadata
         trained_on = (metadata.model_name, metadata.dataset_path)
@@ -116,9 +133,13 @@ def run(options: argparse.Namespace) -> None:
             firing_rates=None if text is None else text.firing_rates(saes),
             seed=options.seed,
         )
-        print(_summary(group, report))
+        say(options, _summary(group, report))
+        files: dict[str, Path] = {}
         if options.out is not None and current_ranks().is_first:
-            _write(options.out, group, report)
+            files = _write(options.out, group, report)
+            say(options, f"\nReport: {files['report']}    Picture: {files['figure']}")
+        found.append({"group": group, **_content(report), "files": files})
+    give(options, {"groups": found})
 
 
 @dataclass(frozen=True)
@@ -161,9 +182,32 @@ def _summary(group: str, report: StabilityReport) -> str:
     return f"\n{group}: {report!r}\n\n{table}"
 
 
-def _write(out: Path, group: str, report: StabilityReport) -> None:
+def _content(report: StabilityReport) -> dict[str, Any]:
+    """Give the report as JSON has it, without what it says of each latent."""
+    measures = (
+        "threshold",
+        "min_firing_rate",
+        "match_rate",
+        "null_match_rate",
+        "chance_maximum",
+        "pw_mcc",
+        "mmcs",
+        "shared_fraction",
+        "agreement",
+        "notes",
+    )
+    return {
+        **{name: getattr(report, name) for name in measures},
+        "saes": records(report.summary()),
+        "pairs": [asdict(pair) for pair in report.pairs],
+    }
+
+
+def _write(out: Path, group: str, report: StabilityReport) -> dict[str, Path]:
+    """Write the report and its picture, and say where."""
+    files = {"report": out / f"{group}.json", "figure": out / f"{group}.html"}
     make_folder(out)
-    report.save(out / f"{group}.json")
+    report.save(files["report"])
     page = report.plot().update_layout(title=f"{group}: feature stability").to_html(include_plotlyjs=True)
-    write_whole(out / f"{group}.html", page)
-    print(f"\nReport: {out / group}.json    Picture: {out / group}.html")
+    write_whole(files["figure"], page)
+    return files
