@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_ext.architectures.loading import load_sae
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.common_flags import add_device, add_hook, add_model
 from sae_lens_ext.cli.devices import usable_device
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.named_models import load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import EMBEDDED_MODEL
 from sae_lens_ext.cli.trained_on import hook_of, model_of
+from sae_lens_ext.cli.verb_parser import add_verb
 from sae_lens_ext.embedded.model import MODEL_NAME
 from sae_lens_ext.files import write_whole
 from sae_lens_ext.steering import AddFeature
 from sae_lens_ext.steering.feature_checks import require_feature
 from sae_lens_ext.steering.reading.lens import LogitLensResult, logit_lens
 from sae_lens_ext.steering.reading.lens.ranking import MEASURES
+from sae_lens_ext.steering.reading.lens.result import SIDES
 from sae_lens_ext.steering.reading.lens.shown import LONGEST, shown_token
 from sae_lens_ext.steering.training.train import VECTORS_FILE
 from sae_lens_ext.steering.vectors import SteeringVectors
@@ -27,44 +31,66 @@ from sae_lens_ext.steering.vectors.vectors_file import is_steering_vectors
 
 _FROM_BIASES = "SteeringVectors.from_bias_checkpoint"
 DESCRIPTION = """\
-Read vectors through a model's unembedding W_U (the logit lens): the tokens they raise and lower most.
+Read vectors through a model's unembedding W_U (the logit lens).
 
-  sae-lens-ext lens my_vectors.safetensors --model embedded
-  sae-lens-ext lens my_vectors.safetensors --model embedded --layers 28,29 --top 20 --csv tokens.csv --html tokens.html
-  sae-lens-ext lens bias_only_checkpoint/ --model Qwen/Qwen2.5-0.5B --measure dot --final-norm
-  sae-lens-ext lens --sae my_sae --feature 1234
+Prints, for each vector, the tokens that it raises and those that it lowers most,
+with their values. Spaces are shown as ·, line ends as ↵. A star marks a value
+that 95 % of random vectors stay below; others say no more than chance.
 
-VECTORS is a file that SteeringVectors.save wrote, or a checkpoint of biases (mlp.down_proj.bias): a file or a folder.
-Spaces are shown as ·, line ends as ↵. A star marks a value that 95 % of random vectors stay below; others say no more than chance.
+VECTORS is a file that SteeringVectors.save wrote, a folder that train-vectors
+wrote, or a checkpoint of biases (mlp.down_proj.bias): a file or a folder.
 """
+EXAMPLES = (
+    "sae-lens-ext lens my_vectors.safetensors --model embedded",
+    "sae-lens-ext lens my_vectors.safetensors --layers 28,29 --top 20 \\\n"
+    "    --csv tokens.csv --html tokens.html",
+    "sae-lens-ext lens bias_only_checkpoint/ --model Qwen/Qwen2.5-0.5B \\\n    --measure dot --final-norm",
+    "sae-lens-ext lens --sae my_sae --feature 1234 --json",
+)
 
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "lens",
-        help="which tokens steering vectors, or a feature, raise and lower most",
+        run,
+        help="the tokens that steering vectors, or a feature, name",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    parser.add_argument("vectors", type=Path, nargs="?", metavar="VECTORS", help="steering vectors")
-    parser.add_argument("--sae", type=Path, metavar="FOLDER", help="a saved SAE, in place of VECTORS")
-    parser.add_argument("--feature", type=int, metavar="N", help="the SAE's feature, from 0: its decoder row")
-    parser.add_argument("--hook", help="where the SAE acts (default: where its metadata say)")
-    parser.add_argument(
-        "--model",
-        help="embedded, a model of the hub's, or its folder (default: that of the vectors or the SAE)",
+    read = parser.add_argument_group("what is read")
+    read.add_argument("vectors", type=Path, nargs="?", metavar="VECTORS", help="steering vectors")
+    read.add_argument("--layers", help="their layers, with commas between, such as 0,5,29 (default: all)")
+    read.add_argument(
+        "--sae", type=Path, metavar="FOLDER", help="a saved SAE, in place of VECTORS (default: none)"
     )
-    parser.add_argument("--measure", choices=MEASURES, default="cosine", help="(default: %(default)s)")
-    parser.add_argument(
+    read.add_argument(
+        "--feature", type=int, metavar="N", help="its feature, from 0: its decoder row (default: none)"
+    )
+    add_hook(read, "the SAE acts")
+    how = parser.add_argument_group("how it is read")
+    add_model(how, of="that of the vectors or the SAE", folder=True)
+    how.add_argument(
+        "--measure",
+        choices=MEASURES,
+        default="cosine",
+        help="cosines with W_U's columns, or dot products (default: %(default)s)",
+    )
+    how.add_argument(
         "--final-norm", action="store_true", help="multiply the vectors by the gain of the model's final norm"
     )
-    parser.add_argument("--top", type=int, default=10, help="tokens of each side (default: %(default)s)")
-    parser.add_argument("--layers", help="layers with commas between, such as 0,5,29 (default: all)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there as well")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write an interactive figure there as well")
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    parser.set_defaults(run=run)
+    add_device(how)
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument(
+        "--top", type=int, default=10, metavar="N", help="tokens of each side (default: %(default)s)"
+    )
+    shown.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the table there as well (default: none)"
+    )
+    shown.add_argument(
+        "--html", type=Path, metavar="FILE", help="write an interactive figure there as well (default: none)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -78,12 +104,34 @@ def run(options: argparse.Namespace) -> None:
     result = logit_lens(
         model, vectors, measure=options.measure, top_k=options.top, final_norm=options.final_norm
     )
-    print(heading)
-    print("\n".join(_lines(result)))
+    say(options, heading)
+    say(options, "\n".join(_lines(result)))
     if options.csv is not None:
         write_whole(options.csv, result.to_frame().to_csv(index=False))
     if options.html is not None:
         write_whole(options.html, result.plot(options.top).to_html(include_plotlyjs=True))
+    files = {"table": options.csv, "figure": options.html}
+    given = {name: path for name, path in files.items() if path is not None}
+    give(options, {"source": heading, "model": name, **_content(result), "files": given})
+
+
+def _content(result: LogitLensResult) -> dict[str, Any]:
+    """Give the result as JSON has it: for each vector both ends, with the value that 95 % of random vectors stay below."""
+    ids = {"top": result.top_ids.tolist(), "bottom": result.bottom_ids.tolist()}
+    vectors: list[dict[str, Any]] = []
+    for i, (label, layer, norm) in enumerate(zip(result.labels, result.layers, result.norms, strict=True)):
+        ends = {
+            side: [
+                {"token": token, "token_id": token_id, "value": value}
+                for token_id, (token, value) in zip(
+                    ids[side][i], result.at(side, label, len(ids[side][i])), strict=True
+                )
+            ]
+            for side in SIDES
+        }
+        random = result.null_of(label)
+        vectors.append({"label": label, "layer": layer, "norm": norm, "random_largest": random, **ends})
+    return {"measure": result.measure, "reading": result.reading(), "vectors": vectors}
 
 
 def _require_sense(options: argparse.Namespace) -> None:
