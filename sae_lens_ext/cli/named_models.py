@@ -1,20 +1,10 @@
 """The model that a command names: the embedded one, a folder of Hugging Face's format, or one of the hub's."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.sources import default_model_class, load_any_language_model
-
-
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`, whose value `load_named_model` takes."""
-    parser.add_argument(
-        "--model",
-        default="embedded",
-        help="embedded, a folder, or a model of the hub's (default: %(default)s)",
-    )
 
 
 def load_named_model(name: str, device: str) -> Any:

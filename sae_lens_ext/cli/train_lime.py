@@ -9,9 +9,18 @@ import torch
 
 from sae_lens_ext.analysis.result_files import save_result
 from sae_lens_ext.analysis.texts import special_tokens
-from sae_lens_ext.bootstrap import Estimate
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.common_flags import (
+    add_autocast,
+    add_context_size,
+    add_device,
+    add_model,
+    add_seed,
+    add_text,
+)
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
+from sae_lens_ext.cli.json_content import interval
+from sae_lens_ext.cli.named_models import load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.sources import (
     CHARACTERS_PER_TOKEN,
@@ -19,6 +28,7 @@ from sae_lens_ext.cli.sources import (
     load_documents,
     split_documents,
 )
+from sae_lens_ext.cli.verb_parser import add_flag, add_verb
 from sae_lens_ext.files import write_whole
 from sae_lens_ext.language_model import packed_contexts, require_context_fits
 from sae_lens_ext.lime.attach import attach_lime
@@ -42,59 +52,101 @@ SAVED_EVERY = 10
 """Steps between two saved states: a step on a pretrained model takes seconds."""
 
 DESCRIPTION = """\
-Let each key-value head of a pretrained model read the keys and values of all earlier layers by learnt weights (LIMe, arXiv 2502.09245).
-The weights begin at the identity, which changes nothing, and are trained on a text; the loss is measured on its held-out tenth.
+Let each key-value head of a pretrained model read the keys and values of all
+earlier layers by learnt weights (LIMe, arXiv 2502.09245). The weights begin at
+the identity, which changes nothing, and are trained on a text.
 
-  sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
-  sae-lens-ext train-lime --text notes/ --out tuned --trained all --lr 2e-5
-  sae-lens-ext train-lime --text notes/ --out control --trained model --lr 2e-5
+Prints the loss on the text's held-out tenth before and after, in nats per token.
+The folder gets routers.safetensors, routers.html (who reads whom), result.json,
+held_out_before.json, held_out_after.json, and training/ with training.html.
 
 what is trained:
   routers  the routers alone, the model as it is
   all      the routers and the model
   model    the model alone, without routers: the control for `all`
 
-Text that a pretrained model has not seen lowers the loss of whatever is trained on it: not all of a gain is due to reading earlier layers.
-An interrupted command goes on where it was when it is given again.
+Text that a pretrained model has not seen lowers the loss of whatever is trained
+on it: not all of a gain is due to reading earlier layers. An interrupted command
+goes on where it was when it is given again.
 """
+EXAMPLES = (
+    "sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast",
+    "sae-lens-ext train-lime --text notes/ --out tuned --trained all --lr 2e-5",
+    "sae-lens-ext train-lime --text notes/ --out control --trained model --lr 2e-5",
+)
 
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "train-lime",
-        help="train routers over the keys and values of all earlier layers of a pretrained model",
+        run,
+        help="routers over all earlier layers' keys and values",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    add = parser.add_argument
-    add("--text", required=True, help="embedded:NAME, a file, a folder or a data set of the hub's")
-    add("--out", type=Path, required=True, help="folder for routers, heat map and measurements")
-    add_model_argument(parser)
-    add("--trained", choices=TRAINED, default="routers", help="(default: %(default)s)")
-    add(
-        "--initial",
-        choices=INITIAL,
-        help="routers at the start: the identity; besides it random weights on earlier layers, as the paper for a training from scratch; or the "
-        "average of all layers, which is not trained: a control (default: identity)",
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for routers, heat map and measurements",
     )
-    add("--tokens", type=int, default=100_000, help="tokens to train on, at most (default: %(default)s)")
-    add(
+    text = parser.add_argument_group("model and text")
+    add_model(text, default="embedded", folder=True)
+    add_text(text, required=True)
+    add_flag(
+        text,
+        "--training-tokens",
+        old="--tokens",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="tokens to train on, at most (default: %(default)s)",
+    )
+    text.add_argument(
         "--held-out",
         type=int,
         default=16_384,
         metavar="N",
         help="tokens to measure on, at most (default: %(default)s)",
     )
-    add("--context-size", type=int, default=128, help="tokens of a sequence (default: %(default)s)")
-    add("--batch-size", type=int, default=8, help="sequences of an update (default: %(default)s)")
-    add("--micro-batch-size", type=int, help="sequences run at once, for less memory (default: all)")
-    add("--router-lr", type=float, help=f"learning rate of the routers (default: {ROUTER_LR:g})")
-    add("--lr", type=float, help=f"learning rate of the model (default: {MODEL_LR:g})")
-    add("--autocast", action="store_true", help="run the model in bfloat16, which is faster")
-    add("--seed", type=int, default=0, help="of the text's order and --initial random (default: %(default)s)")
-    add("--device", default="cpu", help="(default: %(default)s)")
-    parser.set_defaults(run=run)
+    add_context_size(text)
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--trained", choices=TRAINED, default="routers", help="see above (default: %(default)s)"
+    )
+    training.add_argument(
+        "--initial",
+        choices=INITIAL,
+        help="routers at the start: the identity; besides it random weights on earlier layers, as the paper for a training from scratch; or the "
+        "average of all layers, which is not trained: a control (default: identity)",
+    )
+    training.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="sequences of an update (default: %(default)s)",
+    )
+    training.add_argument(
+        "--router-lr",
+        type=float,
+        metavar="LR",
+        help=f"learning rate of the routers (default: {ROUTER_LR:g})",
+    )
+    training.add_argument("--lr", type=float, help=f"learning rate of the model (default: {MODEL_LR:g})")
+    running = parser.add_argument_group("how it runs")
+    running.add_argument(
+        "--micro-batch-size",
+        type=int,
+        metavar="N",
+        help="sequences run at once, for less memory (default: all)",
+    )
+    add_autocast(running)
+    add_device(running)
+    add_seed(running, "the text's order and --initial random")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -104,7 +156,7 @@ def run(options: argparse.Namespace) -> None:
     _require_options(options)
     plan = _plan(options, settings)
     folder = RunFolder(options.out, plan, "`sae-lens-ext train-lime`")
-    most = CHARACTERS_PER_TOKEN * max(2 * options.tokens, HELD_OUT_ONE_IN * options.held_out)
+    most = CHARACTERS_PER_TOKEN * max(2 * options.training_tokens, HELD_OUT_ONE_IN * options.held_out)
     documents, held_out = split_documents(load_documents(options.text, most))
     if not documents or not held_out:
         raise CommandError(
@@ -113,7 +165,7 @@ def run(options: argparse.Namespace) -> None:
         )
     model = load_named_model(options.model, options.device)
     require_context_fits(model, options.context_size)
-    tokens = _packed(model, documents, options.tokens, f"The text {options.text!r}", options)
+    tokens = _packed(model, documents, options.training_tokens, f"The text {options.text!r}", options)
     measured = _packed(model, held_out, options.held_out, f"The held-out tenth of {options.text!r}", options)
     routers = None
     if options.trained != "model":
@@ -143,8 +195,13 @@ def run(options: argparse.Namespace) -> None:
         raise
     except RuntimeError as error:  # a loss that is NaN, which a lower learning rate may mend
         raise CommandError(str(error)) from error
-    print(_trained(training, routers, options))
-    print(_gained(before, after, training, plan, options.out))
+    files = _write(training, routers, options)
+    result = _result(before, after, training, plan)
+    save_result(files["result"], FORMAT, result)
+    say(options, _trained(training, routers, files))
+    say(options, _gained(before, after, files["result"]))
+    trained = {"steps": len(training.losses), "tokens": int(training.tokens[-1])}
+    give(options, {**trained, **result, "files": files})
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -197,7 +254,10 @@ def _require_options(options: argparse.Namespace) -> None:
         raise CommandError(
             f"--context-size {options.context_size} leaves nothing to predict. Give at least 2."
         )
-    for flag, value, least in (("--tokens", options.tokens, 1), ("--held-out", options.held_out, 2)):
+    for flag, value, least in (
+        ("--training-tokens", options.training_tokens, 1),
+        ("--held-out", options.held_out, 2),
+    ):
         if value < least * options.context_size:
             raise CommandError(
                 f"{flag} {value} is less than {least} sequence{'s' * (least > 1)} of {options.context_size} tokens. Give at least "
@@ -207,9 +267,12 @@ def _require_options(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Give everything that decides the numbers."""
-    named = ("model", "text", "tokens", "held_out", "context_size")
     return {
-        **{name: getattr(options, name) for name in named},
+        "model": options.model,
+        "text": options.text,
+        "tokens": options.training_tokens,
+        "held_out": options.held_out,
+        "context_size": options.context_size,
         **settings,
         "initial": None if options.trained == "model" else options.initial or "identity",
     }
@@ -249,52 +312,62 @@ def _measured(path: Path, model: Any, tokens: torch.Tensor, options: argparse.Na
     return loss
 
 
-def _trained(training: LanguageModelTraining, routers: Any, options: argparse.Namespace) -> str:
+def _write(training: LanguageModelTraining, routers: Any, options: argparse.Namespace) -> dict[str, Path]:
     """Write routers and pictures, and say where everything is."""
     out: Path = options.out
-    write_whole(out / CURVE_FILE, training.plot().to_html(include_plotlyjs=True))
+    files = {
+        "result": out / RESULT_FILE,
+        "held_out_before": out / BEFORE_FILE,
+        "held_out_after": out / AFTER_FILE,
+        "training": out / TRAINING_FOLDER,
+        "curve": out / CURVE_FILE,
+    }
+    write_whole(files["curve"], training.plot().to_html(include_plotlyjs=True))
+    if routers is None:
+        return files
+    files |= {"routers": out / ROUTERS_FILE, "map": out / MAP_FILE}
+    routers.save(files["routers"])
+    read = router_map(routers, off_diagonal=options.initial in (None, "identity"))
+    write_whole(files["map"], read.plot().to_html(include_plotlyjs=True))
+    return files
+
+
+def _trained(training: LanguageModelTraining, routers: Any, files: dict[str, Path]) -> str:
     what = f"{len(training.losses)} steps on {int(training.tokens[-1]):,} tokens"
     if routers is None:
-        return f"The model without routers, {what}: {out / TRAINING_FOLDER}, drawn in {out / CURVE_FILE}"
-    routers.save(out / ROUTERS_FILE)
-    read = router_map(routers, off_diagonal=options.initial in (None, "identity"))
-    write_whole(out / MAP_FILE, read.plot().to_html(include_plotlyjs=True))
+        return f"The model without routers, {what}: {files['training']}, drawn in {files['curve']}"
     return (
-        f"Routers of {routers.n_layers} layers, {what}: {out / ROUTERS_FILE}\n"
-        f"Who reads whom: {out / MAP_FILE}; the loss in training: {out / CURVE_FILE}"
+        f"Routers of {routers.n_layers} layers, {what}: {files['routers']}\n"
+        f"Who reads whom: {files['map']}; the loss in training: {files['curve']}"
     )
 
 
-def _gained(
+def _result(
     before: LanguageModelLoss,
     after: LanguageModelLoss,
     training: LanguageModelTraining,
     plan: dict[str, Any],
-    out: Path,
-) -> str:
-    """Write the result, and say what was gained."""
-    gain = before.minus(after)
-    content = {
+) -> dict[str, Any]:
+    """Give what was gained, as the result's file has it."""
+    return {
         "unit": "nats per token; 95 % intervals over held-out sequences",
-        "before": _estimate(before.interval),
-        "after": _estimate(after.interval),
-        "gain": _estimate(gain),
+        "before": interval(before.interval),
+        "after": interval(after.interval),
+        "gain": interval(before.minus(after)),
         "perplexity_before": before.perplexity,
         "perplexity_after": after.perplexity,
         "settings": plan,
         "training": dict(training.provenance),
         "held_out": dict(after.provenance),
     }
-    save_result(out / RESULT_FILE, FORMAT, content)
+
+
+def _gained(before: LanguageModelLoss, after: LanguageModelLoss, result: Path) -> str:
     return "\n".join(
         (
-            f"Loss on {len(before.counts)} held-out sequences, nats per token (95 % intervals over sequences): {out / RESULT_FILE}",
+            f"Loss on {len(before.counts)} held-out sequences, nats per token (95 % intervals over sequences): {result}",
             f"  before  {before.interval}   perplexity {before.perplexity:.2f}",
             f"  after   {after.interval}   perplexity {after.perplexity:.2f}",
-            f"  gain    {gain}",
+            f"  gain    {before.minus(after)}",
         )
     )
-
-
-def _estimate(found: Estimate) -> dict[str, float | None]:
-    return {"value": found.value, "low": found.low, "high": found.high}

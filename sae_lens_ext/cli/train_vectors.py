@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.common_flags import add_device, add_model, add_seed
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.named_models import add_model_argument, load_named_model
+from sae_lens_ext.cli.json_content import interval
+from sae_lens_ext.cli.named_models import load_named_model
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.task_file import Task, read_tasks, split_tasks
+from sae_lens_ext.cli.verb_parser import add_flag, add_verb
 from sae_lens_ext.files import write_whole
+from sae_lens_ext.run_log import LOG_FILE
 from sae_lens_ext.steering.rewards import BoxedEquals, LastNumberEquals, LengthWithin, MatchesPattern
 from sae_lens_ext.steering.training.advantages import CONTROLS
 from sae_lens_ext.steering.training.measure import measure_reward
@@ -20,89 +25,149 @@ from sae_lens_ext.steering.training.reward_measurement import RewardMeasurement
 from sae_lens_ext.steering.training.texts import prompt_tokens
 from sae_lens_ext.steering.training.train import VECTORS_FILE, train_steering_vectors
 from sae_lens_ext.steering.training.training_log import TrainingLog
+from sae_lens_ext.steering.vectors import SteeringVectors
 
+LOG_PAGE = "log.html"
+BEFORE_FILE, AFTER_FILE = "held_out_before.json", "held_out_after.json"
 MOST_HELD_OUT = 64
 HELD_OUT_ONE_IN = 5
 OF_REWARD = {"last_number": ("stop",), "boxed": (), "pattern": ("pattern",), "length": ("min", "max", "unit")}
 """Flags that only one reward reads."""
 
 DESCRIPTION = """\
-Train one vector per layer, added to the residual stream at every token, so that what the model writes earns more reward (RLOO,
-arXiv 2509.06608), and measure the reward on held-out tasks without and with them.
+Train one vector per layer, added to the residual stream at every token, so that
+what the model writes earns more reward (RLOO, arXiv 2509.06608).
 
-  sae-lens-ext train-vectors sums.jsonl --reward last_number --out my_vectors --chat
-  sae-lens-ext train-vectors sums.jsonl --reward last_number --out random --chat --control random
-  sae-lens-ext train-vectors problems.jsonl --reward boxed --layers last --lr 0.1 --out last_layer
-  sae-lens-ext train-vectors prompts.jsonl --reward pattern --pattern '^\\s*[A-Z][a-z]+\\.$' --out one_word
+Prints the reward on held-out tasks without and with the vectors. The folder gets
+vectors.safetensors, log.jsonl and log.html of the training, and both
+measurements, held_out_before.json and held_out_after.json.
 
-TASKS holds a JSON object a line: {"prompt": "What is 2 + 3?", "answer": 5}; an answer only where the reward needs one.
+TASKS holds a JSON object a line: {"prompt": "What is 2 + 3?", "answer": 5}; an
+answer only where the reward needs one.
 
 rewards, each 1 or 0:
-  last_number  the last number written equals the answer (--stop: only what is written before it is read)
-  boxed        what is inside the last \\boxed{...} is the answer, letter by letter
+  last_number  the last number written equals the answer (--stop: only what is
+               written before it is read)
+  boxed        what is inside the last \\boxed{...} is the answer, letter by
+               letter
   pattern      the regular expression --pattern is found in what is written
-  length       at least --min and at most --max words (--unit characters: characters)
+  length       at least --min and at most --max words (--unit characters:
+               characters)
 
-RLOO learns from prompts that the model gets right sometimes: take tasks with a reward between 0.1 and 0.6 before training. What a training
-with --control random gains is not due to the reward. An interrupted command goes on where it was when it is given again.
+RLOO learns from prompts that the model gets right sometimes: take tasks with a
+reward between 0.1 and 0.6 before training. What a training with --control random
+gains is not due to the reward. An interrupted command goes on where it was when
+it is given again.
 """
+EXAMPLES = (
+    "sae-lens-ext train-vectors sums.jsonl --reward last_number \\\n    --out my_vectors --chat",
+    "sae-lens-ext train-vectors sums.jsonl --reward last_number \\\n    --out random --chat --control random",
+    "sae-lens-ext train-vectors problems.jsonl --reward boxed \\\n"
+    "    --layers last --lr 0.1 --out last_layer",
+    "sae-lens-ext train-vectors prompts.jsonl --reward pattern \\\n"
+    "    --pattern '^\\s*[A-Z][a-z]+\\.$' --out one_word",
+)
 
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "train-vectors",
-        help="train steering vectors by reinforcement learning on a file of tasks",
+        run,
+        help="steering vectors by reinforcement learning on tasks",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    add = parser.add_argument
-    add("tasks", type=Path, metavar="TASKS", help="a file of JSON lines")
-    add("--reward", choices=tuple(OF_REWARD), required=True, help="what is rewarded")
-    add("--out", type=Path, required=True, help="folder for vectors, log and measurements")
-    add_model_argument(parser)
-    add(
-        "--pattern",
-        help="a regular expression of Python's; write --pattern=RE if it begins with a minus sign",
+    parser.add_argument("tasks", type=Path, metavar="TASKS", help="a file of JSON lines")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for vectors, log and measurements",
     )
-    add("--min", type=int, help="smallest length (default: 0)")
-    add("--max", type=int, help="largest length (default: none)")
-    add("--unit", choices=("words", "characters"), help="of the length (default: words)")
-    add("--stop", help=r"reads the last number before this text; \n is a line break (default: all is read)")
-    add("--layers", default="all", help="all, last, or numbers as 0,5,29 (default: %(default)s)")
-    add("--steps", type=int, default=100, help="updates (default: %(default)s)")
-    add("--prompts-per-step", type=int, default=8, help="prompts of an update (default: %(default)s)")
-    add("--group-size", type=int, default=16, help="samples of a prompt, at least 2 (default: %(default)s)")
-    add("--max-new-tokens", type=int, default=32, help="tokens of a sample, at most (default: %(default)s)")
-    add(
-        "--lr",
-        type=float,
-        default=1e-3,
-        help="learning rate; a single layer needs more (default: %(default)s)",
-    )
-    add("--temperature", type=float, default=1.0, help="of the sampling (default: %(default)s)")
-    add("--batch-size", type=int, default=64, help="samples run at once (default: %(default)s)")
-    add(
-        "--control",
-        choices=CONTROLS,
-        help="train on a random reward, or on the true one shuffled within a prompt",
-    )
-    add(
+    _add_reward(parser.add_argument_group("the reward"))
+    _add_training(parser.add_argument_group("training"))
+    measured = parser.add_argument_group("what is measured")
+    measured.add_argument(
         "--held-out",
         type=int,
         metavar="N",
         help=f"tasks to measure on and not to train on (default: one in {HELD_OUT_ONE_IN}, at most {MOST_HELD_OUT})",
     )
-    add("--samples", type=int, default=16, help="samples of a held-out prompt (default: %(default)s)")
-    add("--chat", action="store_true", help="put each prompt into the chat template of the model's tokenizer")
-    add(
+    measured.add_argument(
+        "--samples",
+        type=int,
+        default=16,
+        metavar="N",
+        help="samples of a held-out prompt (default: %(default)s)",
+    )
+    running = parser.add_argument_group("how it runs")
+    add_model(running, default="embedded", folder=True)
+    running.add_argument(
+        "--chat", action="store_true", help="put each prompt into the chat template of the model's tokenizer"
+    )
+    running.add_argument(
         "--no-bos",
         action="store_true",
         help="no BOS before the prompts; with --chat there is none but the template's",
     )
-    add("--seed", type=int, default=0, help="of sampling and order (default: %(default)s)")
-    add("--device", default="cpu", help="(default: %(default)s)")
-    parser.set_defaults(run=run)
+    add_flag(
+        running,
+        "--micro-batch-size",
+        old="--batch-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="samples run at once, for less memory (default: %(default)s)",
+    )
+    add_device(running)
+    add_seed(running, "the sampling and the order of the tasks")
+
+
+def _add_reward(group: Any) -> None:
+    group.add_argument("--reward", choices=tuple(OF_REWARD), required=True, help="what is rewarded")
+    group.add_argument(
+        "--pattern",
+        metavar="RE",
+        help="a regular expression of Python's; write --pattern=RE if it begins with a minus sign (default: none)",
+    )
+    group.add_argument("--min", type=int, metavar="N", help="smallest length (default: 0)")
+    group.add_argument("--max", type=int, metavar="N", help="largest length (default: none)")
+    group.add_argument("--unit", choices=("words", "characters"), help="of the length (default: words)")
+    group.add_argument(
+        "--stop", help=r"reads the last number before this text; \n is a line break (default: all is read)"
+    )
+
+
+def _add_training(group: Any) -> None:
+    group.add_argument(
+        "--layers", default="all", help="all, last, or numbers as 0,5,29 (default: %(default)s)"
+    )
+    for flag, default, what in (
+        ("--steps", 100, "updates"),
+        ("--prompts-per-step", 8, "prompts of an update"),
+        ("--group-size", 16, "samples of a prompt, at least 2"),
+        ("--max-new-tokens", 32, "tokens of a sample, at most"),
+    ):
+        group.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+        )
+    group.add_argument(
+        "--lr",
+        type=float,
+        default=1e-3,
+        help="learning rate; a single layer needs more (default: %(default)s)",
+    )
+    group.add_argument(
+        "--temperature", type=float, default=1.0, help="of the sampling (default: %(default)s)"
+    )
+    group.add_argument(
+        "--control",
+        choices=CONTROLS,
+        help="train on a random reward, or on the true one shuffled within a prompt (default: on the true one)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -138,22 +203,34 @@ def run(options: argparse.Namespace) -> None:
             steps=options.steps,
             lr=options.lr,
             control=options.control,
-            micro_batch_size=options.batch_size,
+            micro_batch_size=options.micro_batch_size,
             folder=options.out,
             **alike,
         )
-        print(_trained(vectors, training, options))
+        log = TrainingLog.read(options.out)
+        write_whole(options.out / LOG_PAGE, log.plot().to_html())
+        say(options, _trained(vectors, log, training, options))
+        measured: tuple[RewardMeasurement, RewardMeasurement] | None = None
         if held_out:
             prompts = [task.prompt for task in held_out]
-            alike |= {"samples": options.samples, "batch_size": options.batch_size, "show_progress": True}
+            alike |= {
+                "samples": options.samples,
+                "batch_size": options.micro_batch_size,
+                "show_progress": True,
+            }
             before = measure_reward(model, prompts, reward, **alike)
             after = measure_reward(model, prompts, reward, intervention=vectors.interventions(model), **alike)
-            print(_gained(before, after, options))
+            before.save(options.out / BEFORE_FILE)
+            after.save(options.out / AFTER_FILE)
+            measured = before, after
+            say(options, _gained(before, after, options))
     except KeyboardInterrupt:
         print("Each finished step is saved. Give the same command again to go on.", file=sys.stderr)
         raise
     words = ("sae-lens-ext", "lens", str(options.out / VECTORS_FILE), "--model", options.model)
-    print(f"Next, the tokens they speak for: {shlex.join(words)}")
+    say(options, f"Next, the tokens they speak for: {shlex.join(words)}")
+    trained = {"layers": list(vectors.layers), "steps": len(log.rows), "training_tasks": len(training)}
+    give(options, {**trained, **_content(measured, options)})
 
 
 def _require_measurable(
@@ -172,22 +249,42 @@ def _require_measurable(
         )
 
 
-def _trained(vectors: Any, training: Sequence[Task], options: argparse.Namespace) -> str:
-    """Draw the log, and say where everything is."""
+def _content(
+    measured: tuple[RewardMeasurement, RewardMeasurement] | None, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Give what was measured, and where everything is, as JSON has it."""
     out: Path = options.out
-    log = TrainingLog.read(out)
-    write_whole(out / "log.html", log.plot().to_html())
+    files = {"vectors": out / VECTORS_FILE, "log": out / LOG_FILE, "log_page": out / LOG_PAGE}
+    content = {"control": options.control, "held_out": None}
+    if measured is None:
+        return {**content, "files": files}
+    before, after = measured
+    content["held_out"] = {
+        "unit": "mean reward; 95 % intervals over tasks",
+        "tasks": len(before.prompts),
+        "samples": before.rewards.shape[1],
+        "before": interval(before.estimate),
+        "after": interval(after.estimate),
+        "gain": interval(after.gain_over(before)),
+    }
+    files |= {"held_out_before": out / BEFORE_FILE, "held_out_after": out / AFTER_FILE}
+    return {**content, "files": files}
+
+
+def _trained(
+    vectors: SteeringVectors, log: TrainingLog, training: Sequence[Task], options: argparse.Namespace
+) -> str:
+    """Say where everything is."""
+    out: Path = options.out
     layers = f"{len(vectors.layers)} layers" if len(vectors.layers) > 1 else f"layer {vectors.layers[0]}"
     return (
         f"Vectors of {layers}, {len(log.rows)} steps on {len(training)} tasks: {out / VECTORS_FILE}\n"
-        f"Log: {log.path}, drawn in {out / 'log.html'}"
+        f"Log: {log.path}, drawn in {out / LOG_PAGE}"
     )
 
 
 def _gained(before: RewardMeasurement, after: RewardMeasurement, options: argparse.Namespace) -> str:
-    """Save both measurements, and say what the vectors gain."""
-    before.save(options.out / "held_out_before.json")
-    after.save(options.out / "held_out_after.json")
+    """Say what the vectors gain."""
     lines = [
         f"Reward on {len(before.prompts)} held-out tasks, {before.rewards.shape[1]} samples each (95 % intervals over tasks):",
         f"  without the vectors  {before.estimate}",

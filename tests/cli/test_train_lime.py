@@ -176,7 +176,7 @@ def test_train_lime_goes_on_where_it_was_interrupted(
         ),
         (["--initial", "average"], "--trained routers trains nothing else. Give --trained all"),
         (["--context-size", "1"], "--context-size 1 leaves nothing to predict"),
-        (["--tokens", "7"], "--tokens 7 is less than 1 sequence of 8 tokens"),
+        (["--tokens", "7"], "--training-tokens 7 is less than 1 sequence of 8 tokens"),
         (["--held-out", "15"], "--held-out 15 is less than 2 sequences of 8 tokens. Give at least 16"),
         (["--router-lr", "-1"], "router_lr = -1.0"),
         (["--router-lr", "nan"], "router_lr = nan"),
