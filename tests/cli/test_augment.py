@@ -17,6 +17,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens_ext import DomainReport, NewLatents, ResidualStackSAE, load_sae
 from sae_lens_ext.cli.app import build_parser
 from sae_lens_ext.cli.augment import stages, texts, verb
+from sae_lens_ext.cli.augment.augmented import Augmented, text_of
 from sae_lens_ext.cli.augment.plan import Plan
 from sae_lens_ext.cli.augment.training import seed_of
 from sae_lens_ext.cli.errors import CommandError
@@ -75,8 +76,11 @@ def plan_for(folder: Path, **fields: Any) -> Plan:
 def augmented(folder: Path, kind: str = "jumprelu", **fields: Any) -> Path:
     if not (folder / "base").exists():
         base_of(kind).save_model(folder / "base")
-    stages.augment(plan_for(folder, **fields), load_sae(folder / "base"), folder / "run")
-    return folder / "run"
+    return finished(folder, **fields).folder
+
+
+def finished(folder: Path, **fields: Any) -> Augmented:
+    return stages.augment(plan_for(folder, **fields), load_sae(folder / "base"), folder / "run")
 
 
 def test_augment_trains_stacks_exports_measures_and_draws(tmp_path: Path, capsys) -> None:
@@ -96,16 +100,17 @@ def test_augment_trains_stacks_exports_measures_and_draws(tmp_path: Path, capsys
         assert found.domain == domain and found.texts == (domain, "general") and len(found.pairs) == 3
     page = (run / "index.html").read_text()
     assert "What the latents of french are" in page and "ordinary SAELens" in page
-    printed = capsys.readouterr().out
+    printed = text_of(finished(tmp_path, domains={"python": "python", "french": "french"}))
     assert "ev_change" in printed and str(run / "native") in printed
+    assert capsys.readouterr().out == ""
     assert not list((run / "checkpoints").iterdir())
 
 
-def test_augment_says_why_there_is_no_native_form(tmp_path: Path, capsys) -> None:
+def test_augment_says_why_there_is_no_native_form(tmp_path: Path) -> None:
     run = augmented(tmp_path, kind="topk")
     assert not (run / "native").exists()
     assert "there is no exact native form" in (run / "index.html").read_text()
-    assert "there is no exact native form" in capsys.readouterr().out
+    assert "there is no exact native form" in text_of(finished(tmp_path))
 
 
 def test_augment_leaves_the_base_as_it_was(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from safetensors.torch import save_file
 
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.json_content import plain
 from sae_lens_ext.cli.quickstart import verb
 from sae_lens_ext.cli.quickstart.plan import SAES, Plan, sae_configs
 from sae_lens_ext.cli.quickstart.report import table
@@ -61,8 +62,9 @@ class Words(HTMLParser):
 
 
 def test_quickstart_trains_saves_measures_and_draws(tmp_path: Path, capsys) -> None:
-    verb.quickstart(PLAN, tmp_path / "run")
+    returned = verb.quickstart(PLAN, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results == json.loads(json.dumps(plain(returned)))
     assert [(row["sae"], row["k"]) for row in results["rows"]] == [
         *((f"topk_k{k}", k) for k in (8, 16, 32, 64)),
         *(("hierarchical_topk_k64", k) for k in (8, 16, 32, 64)),
@@ -72,7 +74,7 @@ def test_quickstart_trains_saves_measures_and_draws(tmp_path: Path, capsys) -> N
         assert row["l0"] <= row["k"] and row["explained_variance"] < 1 and row["bytes_on_disk"] > 0
     for name in sae_configs(PLAN, 16):
         SAE.load_from_disk(tmp_path / "run" / "saes" / name)
-    assert capsys.readouterr().out.startswith("| SAE ")
+    assert table(returned["rows"]).startswith("| SAE ") and capsys.readouterr().out == ""
     page = Words()
     page.feed((tmp_path / "run" / "index.html").read_text())
     assert "kron_m2_n4_k32" in page.words

@@ -12,6 +12,7 @@ from sae_lens_ext.analysis.domains import DomainReport, evaluate_domains
 from sae_lens_ext.analysis.new_latents import NewLatents, compare_new_latents
 from sae_lens_ext.architectures.base_sae import require_same_site
 from sae_lens_ext.architectures.residual_stack import ResidualStackSAE
+from sae_lens_ext.cli.augment.augmented import NATIVE, REPORT_FILE, STACK, Augmented, latents_file
 from sae_lens_ext.cli.augment.page import page
 from sae_lens_ext.cli.augment.plan import ALONE, EVERYTHING, GENERAL, Plan, sae_config, training_tokens
 from sae_lens_ext.cli.augment.texts import load_texts, pack, training_data
@@ -24,7 +25,7 @@ from sae_lens_ext.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 
-def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
+def augment(plan: Plan, base: SAE[Any], out: Path) -> Augmented:
     """Train, stack, export, measure and report, each stage only if it is not finished in `out` yet.
 
     Raises:
@@ -51,7 +52,7 @@ def augment(plan: Plan, base: SAE[Any], out: Path) -> None:
     for dataset in data.values():
         sae_config(plan, base.cfg.d_in, training_tokens=training_tokens(plan, len(dataset)))
     with folder.working():
-        _run_stages(plan, replace(plan, hook=hook), folder, model, base, data, held_out)
+        return _run_stages(plan, replace(plan, hook=hook), folder, model, base, data, held_out)
 
 
 def _run_stages(
@@ -62,17 +63,17 @@ def _run_stages(
     base: SAE[Any],
     data: dict[str, Dataset],
     held_out: dict[str, list[str]],
-) -> None:
+) -> Augmented:
     """Run the stages; `located` is the plan with the model's own name of the hook."""
     residuals = {
         domain: train(located, folder, model, base, domain, dataset) for domain, dataset in data.items()
     }
     stack = ResidualStackSAE.from_saes(base, residuals)
-    stack.save_model(folder.path / "stack")
-    native = _save_native(stack, folder.path / "native")
+    stack.save_model(folder.path / STACK)
+    native = _save_native(stack, folder.path / NATIVE)
 
     report = _remembered(
-        folder.path / "domains.json",
+        folder.path / REPORT_FILE,
         DomainReport,
         lambda: evaluate_domains(
             model,
@@ -87,7 +88,7 @@ def _run_stages(
     )
     latents = {
         domain: _remembered(
-            folder.path / f"latents_{domain}.json",
+            folder.path / latents_file(domain),
             NewLatents,
             lambda domain=domain: compare_new_latents(
                 model,
@@ -106,13 +107,7 @@ def _run_stages(
     }
     trained = {domain: folder.trained_record(domain) for domain in plan.domains}
     write_whole(folder.page, page(plan, trained, report, latents, native))
-    print(report.to_frame().to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    print()
-    print(report.changes(ALONE).to_string(index=False, float_format=lambda x: f"{x:+.1%}"))
-    print(
-        f"\nReport: {folder.page}    The stack: {folder.path}/stack    "
-        + (f"As one SAELens SAE: {folder.path}/native" if native is None else native)
-    )
+    return Augmented(folder.path, report, trained, native)
 
 
 def _require_place(plan: Plan, model: Any, base: SAE[Any]) -> str:

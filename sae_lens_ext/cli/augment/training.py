@@ -10,11 +10,10 @@ from tqdm.auto import tqdm
 
 from sae_lens_ext.architectures.loading import load_sae
 from sae_lens_ext.architectures.residual import ResidualTrainingSAE
+from sae_lens_ext.cli.augment.augmented import RESIDUALS
 from sae_lens_ext.cli.augment.plan import Plan, runner_config, sae_config, training_tokens
 from sae_lens_ext.run_folder import RunFolder
 from sae_lens_ext.training.runner import DataParallelRunner
-
-RESIDUALS = "residuals"  # the folder they are saved in
 
 
 def train(

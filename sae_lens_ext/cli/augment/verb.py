@@ -8,24 +8,43 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_lens_ext.architectures.base_sae import load_base, require_stackable_base
+from sae_lens_ext.cli.answer import give, say
+from sae_lens_ext.cli.augment.augmented import content_of, text_of
 from sae_lens_ext.cli.augment.plan import Plan, general_text_of
 from sae_lens_ext.cli.augment.stages import augment
+from sae_lens_ext.cli.common_flags import (
+    TEXT,
+    add_context_size,
+    add_device,
+    add_hook,
+    add_model,
+    add_model_class,
+    add_seed,
+    add_tiny,
+)
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
 from sae_lens_ext.cli.trained_on import hook_of, model_class_of, model_of
+from sae_lens_ext.cli.verb_parser import add_verb
 
 DESCRIPTION = """\
-Teach a pretrained SAE domains it is blind to, without changing it: train a residual SAE on the text of each domain,
-stack them on the base, export one ordinary SAELens SAE where that is exact, and report what was gained in the
-domains and what it cost elsewhere. Interrupted, the same command goes on where it was.
+Teach a pretrained SAE domains it is blind to, without changing it: train a
+residual SAE on the text of each domain, stack them on the base, and export one
+ordinary SAELens SAE where that is exact. Interrupted, the same command goes on
+where it was.
 
-  sae-lens-ext augment my_sae --domain python=embedded:python_source --out python_run
-  sae-lens-ext augment --release gemma-scope-2b-pt-res-canonical --sae-id layer_12/width_16k/canonical \\
-      --domain chemistry=papers/ --domain law=cases.jsonl --general NeelNanda/pile-10k --out gemma_run
-
-In the folder: stack/ and residuals/NAME/ for SAE.load_from_disk, native/ (one jumprelu SAE that needs this package no
-more), index.html, domains.json and latents_NAME.json.
+Prints what was gained in the domains and what it cost elsewhere: explained
+variance, cross-entropy and L0 of base and domains on every held-out text, and
+their changes against the base. The folder gets stack/ and residuals/NAME/ for
+SAE.load_from_disk, native/ (one jumprelu SAE that needs this package no more),
+index.html, domains.json and latents_NAME.json.
 """
+EXAMPLES = (
+    "sae-lens-ext augment my_sae --domain python=embedded:python_source --out python_run",
+    "sae-lens-ext augment --release gemma-scope-2b-pt-res-canonical \\\n"
+    "    --sae-id layer_12/width_16k/canonical --domain chemistry=papers/ \\\n"
+    "    --domain law=cases.jsonl --general NeelNanda/pile-10k --out gemma_run",
+)
 DEFAULT_GENERAL_FRACTION = 0.1
 QUICK_PLAN: dict[str, Any] = {
     "training_tokens": 8_192,
@@ -39,58 +58,71 @@ QUICK_PLAN: dict[str, Any] = {
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's parser."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "augment",
-        help="teach a pretrained SAE new domains: residual SAEs, stack, native export, report",
+        run,
+        help="teach a pretrained SAE the domains of some texts",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    parser.add_argument("base", nargs="?", help="folder of the pretrained SAE, the base")
-    parser.add_argument("--release", help="or a SAELens release, with --sae-id")
-    parser.add_argument("--sae-id", help="which SAE of the release")
     parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("augmented"),
+        metavar="FOLDER",
+        help="folder to work in (default: augmented)",
+    )
+    add_tiny(parser)
+    base = parser.add_argument_group("the base")
+    base.add_argument("base", nargs="?", metavar="SAE_FOLDER", help="folder of the pretrained SAE, the base")
+    base.add_argument("--release", help="or a SAELens release, with --sae-id (default: none)")
+    base.add_argument("--sae-id", help="which SAE of the release (default: none)")
+    add_model(base, of="the base's")
+    add_model_class(base, "the base's")
+    add_hook(base, "the base reads")
+    texts = parser.add_argument_group("texts")
+    texts.add_argument(
         "--domain",
         action="append",
         required=True,
         metavar="NAME=TEXT",
-        help="a domain and its text; may be given several times. TEXT: a folder of text files, a .jsonl, .csv, .parquet or "
-        ".txt file, a data set of the hub's or a local one, or embedded:NAME. A tenth of its documents is held out",
+        help=f"a domain and its text; may be given several times. TEXT: {TEXT}. A tenth of its documents is held out",
     )
-    parser.add_argument(
+    texts.add_argument(
         "--general",
         metavar="TEXT",
         help='general text, to measure on and to mix in; "none" for none (default: what the base was trained on)',
     )
-    parser.add_argument(
+    texts.add_argument(
         "--general-fraction",
         type=float,
+        metavar="SHARE",
         help="share of general text in the training of a domain; 0 is the paper's way (default: 0.1, or 0 without general "
         "text)",
     )
-    parser.add_argument("--out", type=Path, default=Path("augmented"), help="folder (default: augmented)")
-    parser.add_argument("--model", help="embedded, or a model of the hub's (default: the base's)")
-    parser.add_argument(
-        "--model-class",
-        help="TransformerBridge, HookedTransformer, AutoModelForCausalLM (default: the base's)",
+    add_context_size(texts, None, "the base's, or 128")
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--training-tokens",
+        type=int,
+        metavar="N",
+        help="tokens per domain (default: its text once; more repeats it)",
     )
-    parser.add_argument("--hook", help="where the base reads (default: what it says)")
-    parser.add_argument("--context-size", type=int, help="tokens per context (default: the base's, or 128)")
-    parser.add_argument(
-        "--d-sae", type=int, default=Plan.d_sae, help="latents of a domain (default: %(default)s)"
+    training.add_argument(
+        "--d-sae",
+        type=int,
+        default=Plan.d_sae,
+        metavar="N",
+        help="latents of a domain (default: %(default)s)",
     )
-    parser.add_argument(
+    training.add_argument(
         "--k", type=float, default=Plan.k, help="mean latents per token of a domain (default: %(default)s)"
     )
-    parser.add_argument(
-        "--training-tokens", type=int, help="tokens per domain (default: its text once; more repeats it)"
-    )
-    parser.add_argument("--lr", type=float, default=Plan.lr, help="learning rate (default: %(default)s)")
-    parser.add_argument("--device", default=Plan.device, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=Plan.seed, help="(default: %(default)s)")
-    parser.add_argument(
-        "--tiny", action="store_true", help="a run of a minute that shows the way, not the numbers"
-    )
-    parser.set_defaults(run=run)
+    training.add_argument("--lr", type=float, default=Plan.lr, help="learning rate (default: %(default)s)")
+    running = parser.add_argument_group("how it runs")
+    add_device(running)
+    add_seed(running, "initial weights, the text's order and what is measured")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -100,7 +132,10 @@ def run(options: argparse.Namespace) -> None:
         raise CommandError("--tiny sets --training-tokens and --d-sae itself. Leave these out, or --tiny.")
     base = _load_base(options)
     plan = plan_of(options, base)
-    augment(replace(plan, **QUICK_PLAN) if options.tiny else plan, base, options.out)
+    plan = replace(plan, **QUICK_PLAN) if options.tiny else plan
+    done = augment(plan, base, options.out)
+    say(options, text_of(done))
+    give(options, content_of(plan, done))
 
 
 def plan_of(options: argparse.Namespace, base: SAE[Any]) -> Plan:
