@@ -1,6 +1,6 @@
 """Flags of ours among those that SAELens' parser reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sae_lens_ext.cli.errors import CommandError
 
@@ -30,6 +30,22 @@ def take_flag(words: Sequence[str], flag: str, example: str) -> tuple[list[str],
     if len(found) > 1:
         raise CommandError(f"{flag} is given {len(found)} times, {' and '.join(found)}. Give it once.")
     return left, found[0] if found else None
+
+
+def take_switch(words: Sequence[str], flag: str) -> tuple[list[str], bool]:
+    """Give the words without a flag that has no value, and whether it was there."""
+    left = [word for word in words if word != flag]
+    return left, len(left) < len(words)
+
+
+def renamed(words: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Give the words with some flags renamed, from and to names with underscores and without `--`."""
+    found: list[str] = []
+    for word in words:
+        name = flag_of(word).removeprefix("--")
+        is_known = word.startswith("--") and name in names
+        found.append("=".join([f"--{names[name]}", *word.split("=", 1)[1:]]) if is_known else word)
+    return found
 
 
 def flag_of(word: str) -> str:

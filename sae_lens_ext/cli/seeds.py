@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from sae_lens import LanguageModelSAERunnerConfig
@@ -59,8 +60,8 @@ def take_seeds(words: Sequence[str]) -> tuple[list[str], Seeded | None]:
     return words, Seeded(_numbers(seeds), cast(Vary, vary or "initialisation"))
 
 
-def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> None:
-    """Train and save the SAEs.
+def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> list[Path]:
+    """Train and save the SAEs; gives their folders.
 
     Raises:
         ValueError: See `train_seeds`.
@@ -70,7 +71,7 @@ def train_from_seeds(cfg: LanguageModelSAERunnerConfig[Any], seeded: Seeded) -> 
     device = own_device(cfg.llm_device or cfg.device)
     model: Any = load_language_model(cfg.model_name, cfg.model_class_name, device)
     try:
-        train_seed_folders(
+        return train_seed_folders(
             cfg,
             seeded.seeds,
             vary=seeded.vary,

@@ -20,48 +20,84 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.training._interruption import InterruptedException
 
 from sae_lens_ext.architectures.loading import require_readable_training_save
+from sae_lens_ext.cli.answer import answers, give, say
+from sae_lens_ext.cli.check import checked
 from sae_lens_ext.cli.errors import CommandError
-from sae_lens_ext.cli.flags import take_flag
+from sae_lens_ext.cli.flags import renamed, take_flag, take_switch
 from sae_lens_ext.cli.seeds import Seeded, take_seeds, train_from_seeds
 from sae_lens_ext.cli.sources import EMBEDDED_PREFIX, load_dataset, load_language_model, require_width
-from sae_lens_ext.ranks import own_device
+from sae_lens_ext.cli.verb_parser import examples_of
+from sae_lens_ext.ranks import current_ranks, own_device
+from sae_lens_ext.saved import check_saved
 from sae_lens_ext.training.runner import DataParallelRunner
 from sae_lens_ext.training.tensor_parallel import TensorParallelRunner
 
 RUNS_IN_RANKS = True
-HELP = f"""\
-Train an SAE on a language model's activations with SAELens' own runner.
+DESCRIPTION = f"""\
+Train an SAE on a language model's activations with SAELens' own runner, or the
+same SAE from several seeds.
 
-  sae-lens-ext train --architecture kron --sae.base_dim 4 --sae.extension_dim 4 --k 32 \\
-      --d_in 576 --d_sae 4096 --model_name embedded --dataset_path {EMBEDDED_PREFIX}encyclopedia \\
-      --hook_name blocks.10.hook_resid_post --training_tokens 300000 --train_batch_size_tokens 1024 \\
-      --n_batches_in_buffer 64 --lr 3e-3 --log_to_wandb false --output_path my_sae
+Prints where the SAE was saved: the folder --output_path, for SAE.load_from_disk.
+Several are saved in its subfolders seed_0, seed_1, …. With --json, one object on
+standard output says so, and whether all of it can be read.
 
-The same SAE from several seeds, to see which of its features come again (`train_seeds` in Python): add
+--model_name embedded and --dataset_path {EMBEDDED_PREFIX}NAME need no hub; any
+other name is one of the hub's, as in SAELens. --out, --model, --model-class,
+--hook and --text are understood as the --output_path, --model_name,
+--model_class_name, --hook_name and --dataset_path of SAELens.
 
-      --seeds 0,1,2,3 --vary initialisation --output_path my_seeds
+  --seeds 0,1,2,3   one SAE from each seed, on one forward pass of the model;
+                    interrupted, the same command goes on where it was
+  --vary WHAT       what differs between them: initialisation (the default),
+                    data_order or both
+  --parallel HOW    under torchrun, what the ranks divide: data (the default),
+                    each batch of --train_batch_size_tokens; tensor, the latents
+                    of one TopK SAE that does not fit one device
+  --json            print the answer as one JSON object on standard output
 
-The SAEs are saved in my_seeds/seed_0, my_seeds/seed_1, …; interrupted, the same command goes on where it was. With
-`--vary data_order` they differ in the order of the activations, with `--vary both` in both.
-
-Under torchrun every rank trains the same SAE on its part of each batch (--train_batch_size_tokens is the whole
-batch), or, with --seeds, its share of the SAEs:
-
-  torchrun --nproc-per-node 8 --max-restarts 3 -m sae_lens_ext train ... --n_checkpoints 20
-
-`--parallel tensor` divides the latents of one TopK SAE over the ranks instead of the batch, for SAEs that do not fit
-one device.
-
-`--model_name embedded` and `--dataset_path {EMBEDDED_PREFIX}NAME` need no hub; any other name is one of the hub's,
-as in SAELens. Every flag of SAELens follows; those of the SAE depend on --architecture.
+Every flag of SAELens follows in its help; those of the SAE depend on
+--architecture: sae-lens-ext train --architecture kron --help
 """
+EXAMPLES = (
+    "sae-lens-ext train --architecture kron --sae.base_dim 4 --sae.extension_dim 4 \\\n"
+    "    --k 32 --d_in 576 --d_sae 4096 --model_name embedded \\\n"
+    f"    --dataset_path {EMBEDDED_PREFIX}encyclopedia \\\n"
+    "    --hook_name blocks.10.hook_resid_post --training_tokens 300000 \\\n"
+    "    --train_batch_size_tokens 1024 --n_batches_in_buffer 64 --lr 3e-3 \\\n"
+    "    --log_to_wandb false --output_path my_sae",
+    "sae-lens-ext train --architecture topk --k 32 --d_in 576 --d_sae 1024 \\\n"
+    f"    --model embedded --text {EMBEDDED_PREFIX}encyclopedia \\\n"
+    "    --hook blocks.10.hook_resid_post --training_tokens 300000 \\\n"
+    "    --train_batch_size_tokens 1024 --n_batches_in_buffer 64 \\\n"
+    "    --log_to_wandb false --seeds 0,1,2,3 --out my_seeds",
+    "torchrun --nproc-per-node 8 --max-restarts 3 -m sae_lens_ext train \\\n"
+    "    --architecture topk --k 32 --d_in 768 --d_sae 24576 --model gpt2 \\\n"
+    "    --hook blocks.6.hook_resid_pre --text NeelNanda/pile-10k \\\n"
+    "    --n_checkpoints 20 --out my_sae",
+)
+OUR_NAMES = {
+    "out": "output_path",
+    "model": "model_name",
+    "model_class": "model_class_name",
+    "hook": "hook_name",
+    "text": "dataset_path",
+}
+"""What the other verbs call a flag, and what SAELens does."""
 RUNNERS = {"data": DataParallelRunner, "tensor": TensorParallelRunner}
 SINGLE_LETTER_FIELDS = ("k",)  # SAELens' parser gives a field of one letter one dash
 
 
 def add_parsers(verbs: Any) -> None:
     """Add the verb to the command's list; its own words are read by SAELens' parser."""
-    verbs.add_parser("train", help="train an SAE: SAELens' runner, every flag it has", add_help=False)
+    verbs.add_parser(
+        "train",
+        help="train an SAE: SAELens' runner, every flag it has",
+        description=DESCRIPTION,
+        epilog=examples_of(EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="sae-lens-ext train FLAG ...",
+        add_help=False,
+    )
 
 
 def run(words: Sequence[str]) -> None:
@@ -71,16 +107,45 @@ def run(words: Sequence[str]) -> None:
         CommandError: The words are not understood, the output folder holds something else, or the SAE
             does not fit the hook.
     """
-    if not words or set(words) & {"-h", "--help"}:
-        print(HELP)
-    words, seeded = take_seeds(list(words) or ["--help"])
+    words, as_json = take_switch(words, "--json")
+    cfg, seeded, parallel = read_words(words)
+    saes = _train(cfg, parallel) if seeded is None else train_from_seeds(cfg, seeded)
+    options = argparse.Namespace(json=as_json, verb="train")
+    for folder in saes:
+        say(options, f"SAE: {folder}")
+    if as_json and current_ranks().is_first:
+        found = checked([saved for folder in saes for saved in check_saved(folder)])
+        paths = {
+            "output_path": cfg.output_path,
+            "checkpoint_path": cfg.checkpoint_path if seeded is None else None,
+        }
+        give(options, {**paths, "saes": saes, **found})
+
+
+def read_words(
+    words: Sequence[str],
+) -> tuple[LanguageModelSAERunnerConfig[Any], Seeded | None, str | None]:
+    """Read the words after `train`, without `--json`.
+
+    Returns:
+        SAELens' configuration, what is said of seeds, and `--parallel`.
+
+    Raises:
+        CommandError: They are not understood.
+        SystemExit: They ask for help, which was printed.
+    """
+    words = list(words) or ["--help"]
+    if {"-h", "--help"} & set(words):
+        print(f"{DESCRIPTION}\n{examples_of(EXAMPLES)}\n", file=answers())
+    words, seeded = take_seeds(renamed(words, OUR_NAMES))
     words, parallel = take_flag(words, "--parallel", f"one of {', '.join(RUNNERS)}")
     _require_parallel(parallel, seeded)
     _require_known_architecture(words)
-    cfg = _parse(words)
-    if seeded is not None:
-        train_from_seeds(cfg, seeded)
-        return
+    return _parse(words), seeded, parallel
+
+
+def _train(cfg: LanguageModelSAERunnerConfig[Any], parallel: str | None) -> list[Path]:
+    """Train one SAE; gives its folder, or none if it is saved nowhere."""
     require_output_folder(cfg.output_path)
     for start in (cfg.from_pretrained_path, cfg.resume_from_checkpoint):
         if start is not None:
@@ -101,6 +166,7 @@ def run(words: Sequence[str]) -> None:
                 f"Saved. Go on with --resume_from_checkpoint {runner.interrupted_checkpoint}", file=sys.stderr
             )
         raise
+    return [] if cfg.output_path is None else [Path(cfg.output_path)]
 
 
 def saelens_words(words: Sequence[str], runner_fields: Sequence[str]) -> list[str]:
@@ -170,7 +236,7 @@ def _parse(words: Sequence[str]) -> LanguageModelSAERunnerConfig[Any]:
     runner_fields = [field.name for field in fields(LanguageModelSAERunnerConfig)]
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(answers()):  # its help
             return _parse_cfg_args(saelens_words(words, runner_fields))
     except argparse.ArgumentError as error:  # of a flag's value; SAELens' parser raises it as it is
         raise CommandError(

@@ -205,4 +205,4 @@ def test_help_names_seeds(capsys) -> None:
         main(["train", "--architecture", "topk", "--help"])
     assert not stop.value.code
     out = capsys.readouterr().out
-    assert "--seeds 0,1,2,3 --vary initialisation --output_path my_seeds" in out
+    assert "--seeds 0,1,2,3   one SAE from each seed" in out
