@@ -1,6 +1,5 @@
 """Parse the command line, run a verb, turn errors into one sentence and an exit status."""
 
-import argparse
 import contextlib
 import inspect
 import io
@@ -14,6 +13,7 @@ from typing import Any
 from sae_lens.training._interruption import InterruptedException
 from safetensors import SafetensorError
 
+from sae_lens_ext import __version__
 from sae_lens_ext.cli import (
     augment,
     catalogue,
@@ -30,25 +30,19 @@ from sae_lens_ext.cli import (
     train_vectors,
     upload,
 )
+from sae_lens_ext.cli.answer import answers_apart
 from sae_lens_ext.cli.errors import CommandError
+from sae_lens_ext.cli.top_help import TopParser
 from sae_lens_ext.ranks import RankError, Ranks, current_ranks, one_voice
 
-VERBS = (
-    quickstart,
-    augment,
-    train,
-    stability,
-    flow,
-    steer,
-    train_vectors,
-    lens,
-    train_lime,
-    collapse,
-    check,
-    upload,
-    catalogue,
-    embedded,
-)
+VERBS = {
+    "train": (quickstart, train, augment, train_vectors, train_lime),
+    "compare and trace": (stability, flow, collapse),
+    "act and read": (steer, lens),
+    "look up, check, share": (catalogue, check, upload),
+    "set up": (embedded,),
+}
+"""The verbs' modules under the headings of the help."""
 TRACEBACK_VARIABLE = "SAE_LENS_EXT_TRACEBACK"
 
 # What bad input raises. Anything else is a bug of ours and keeps its traceback.
@@ -62,44 +56,29 @@ USER_ERRORS = (
     RankError,
 )
 
-DESCRIPTION = "New SAE architectures for SAELens, trained and measured from the command line."
+DESCRIPTION = """\
+New SAE architectures for SAELens, and analyses and steering for every SAE.
+`sae-lens-ext VERB --help` says what comes out of a verb, with examples."""
 EPILOG = f"""\
-examples:
-  sae-lens-ext list
-  sae-lens-ext describe kron
+examples
   sae-lens-ext install-embedded
-  sae-lens-ext quickstart
-  sae-lens-ext augment my_sae --domain python=embedded:python_source --out python_run
-  sae-lens-ext train --architecture kron --sae.base_dim 4 --sae.extension_dim 4 --help
+  sae-lens-ext quickstart --tiny --out first_run
+  sae-lens-ext describe kron
   sae-lens-ext stability my_seeds --out my_stability
-  sae-lens-ext flow my_saes --start 6/res/123 --text embedded:encyclopedia --out my_flow
-  sae-lens-ext steer my_saes/blocks.6.hook_out --index 123 --prompt "The town of"
-  sae-lens-ext train-vectors sums.jsonl --reward last_number --out my_vectors --chat
-  sae-lens-ext lens my_vectors/vectors.safetensors --model embedded --layers 28,29
-  sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast
-  sae-lens-ext collapse --text embedded:encyclopedia --out collapse.json --per-word 200
-  sae-lens-ext check my_sae my_vectors
-  sae-lens-ext upload my_sae --repo me/my-saes --card-only
+  sae-lens-ext steer my_sae --feature 123 --prompt "The town of"
+  sae-lens-ext lens --sae my_sae --feature 123 --json
 
-A large job is divided over processes by torch's own launcher:
-  torchrun --nproc-per-node 8 -m sae_lens_ext stability my_seeds --device cuda --out my_stability
-
-Each verb has its own --help. Set {TRACEBACK_VARIABLE}=1 to see where an error came from.
-Exit status: 0 done, 1 error, 2 wrong command line, 130 interrupted.
+Every verb takes --json: one JSON object on standard output, for scripts.
+Progress and warnings go to standard error. Exit status: 0 done, 1 error,
+2 wrong command line, 130 interrupted. {TRACEBACK_VARIABLE}=1
+shows where an error came from; --version says which version this is.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> TopParser:
     """Build the parser of the whole command."""
-    parser = argparse.ArgumentParser(
-        prog="sae-lens-ext",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in VERBS:
-        module.add_parsers(verbs)
+    parser = TopParser(VERBS, prog="sae-lens-ext", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
@@ -120,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks = current_ranks()
         name += "" if ranks.is_first else f" [rank {ranks.rank}]"
         with one_voice(ranks):
-            _chosen(words, ranks)()
+            chosen = _chosen(words, ranks)
+            with answers_apart() if ranks.is_first else contextlib.nullcontext():
+                chosen()
         ranks.tell.wait("ending the command")
     except (KeyboardInterrupt, InterruptedException):
         if ranks is None or ranks.is_first:
@@ -172,11 +153,8 @@ def _runs_in_ranks(run: Callable[..., Any]) -> bool:
 
 
 def _verbs_in_ranks() -> list[str]:
-    verbs = argparse.ArgumentParser().add_subparsers()
-    for module in VERBS:
-        module.add_parsers(verbs)
     return [
         name
-        for name, parser in verbs.choices.items()
+        for name, parser in build_parser().verbs.items()
         if _runs_in_ranks(parser.get_default("run") or train.run)
     ]
