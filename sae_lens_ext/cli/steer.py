@@ -60,7 +60,7 @@ EXAMPLES = (
     'sae-lens-ext steer my_sae --feature 1234 --prompt "The weather today is"',
     "sae-lens-ext steer my_sae --feature 1234 --strengths=0,0.2,0.4 \\\n"
     '    --prompt "I think" --prompt "Once"',
-    'sae-lens-ext steer my_sae --feature 1234 --raw --strengths=0,20,40 --prompt "Once"',
+    'sae-lens-ext steer my_sae --feature 1234 --raw --strengths=0,20,40 \\\n    --prompt "Once"',
     'sae-lens-ext steer my_sae --feature 1234 --kind scale --strengths=1,0,-8 \\\n    --prompt "The sea" --json',
 )
 

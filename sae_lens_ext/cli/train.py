@@ -37,9 +37,9 @@ DESCRIPTION = f"""\
 Train an SAE on a language model's activations with SAELens' own runner, or the
 same SAE from several seeds.
 
-Prints where the SAE was saved: the folder --output_path, for SAE.load_from_disk.
-Several are saved in its subfolders seed_0, seed_1, …. With --json, one object on
-standard output says so, and whether all of it can be read.
+Prints where the SAE was saved: the folder --output_path, for
+SAE.load_from_disk. Several are saved in its subfolders seed_0, seed_1, …. With
+--json, one object says so, and whether all of it can be read.
 
 --model_name embedded and --dataset_path {EMBEDDED_PREFIX}NAME need no hub; any
 other name is one of the hub's, as in SAELens. --out, --model, --model-class,
@@ -59,9 +59,9 @@ Every flag of SAELens follows in its help; those of the SAE depend on
 --architecture: sae-lens-ext train --architecture kron --help
 """
 EXAMPLES = (
-    "sae-lens-ext train --architecture kron --sae.base_dim 4 --sae.extension_dim 4 \\\n"
-    "    --k 32 --d_in 576 --d_sae 4096 --model_name embedded \\\n"
-    f"    --dataset_path {EMBEDDED_PREFIX}encyclopedia \\\n"
+    "sae-lens-ext train --architecture kron --sae.base_dim 4 \\\n"
+    "    --sae.extension_dim 4 --k 32 --d_in 576 --d_sae 4096 \\\n"
+    f"    --model_name embedded --dataset_path {EMBEDDED_PREFIX}encyclopedia \\\n"
     "    --hook_name blocks.10.hook_resid_post --training_tokens 300000 \\\n"
     "    --train_batch_size_tokens 1024 --n_batches_in_buffer 64 --lr 3e-3 \\\n"
     "    --log_to_wandb false --output_path my_sae",
@@ -180,10 +180,11 @@ def saelens_words(words: Sequence[str], runner_fields: Sequence[str]) -> list[st
     """
     rewritten: list[str] = []
     for word in words:
+        if not word.startswith("--"):  # a value, which may have = in it
+            rewritten.append(word)
+            continue
         flag, equals, value = word.partition("=")
-        name = (
-            flag.removeprefix("--sae.").removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
-        )
+        name = flag.removeprefix("--sae.").removeprefix("--").replace("-", "_")
         if name in SINGLE_LETTER_FIELDS:
             flag = f"-{name}"
         elif flag.startswith("--sae.") and name not in runner_fields:

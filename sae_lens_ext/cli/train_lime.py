@@ -56,9 +56,10 @@ Let each key-value head of a pretrained model read the keys and values of all
 earlier layers by learnt weights (LIMe, arXiv 2502.09245). The weights begin at
 the identity, which changes nothing, and are trained on a text.
 
-Prints the loss on the text's held-out tenth before and after, in nats per token.
-The folder gets routers.safetensors, routers.html (who reads whom), result.json,
-held_out_before.json, held_out_after.json, and training/ with training.html.
+Prints the loss on the text's held-out tenth before and after, in nats per
+token. The folder gets routers.safetensors, routers.html (who reads whom),
+result.json, held_out_before.json, held_out_after.json, and training/ with
+training.html.
 
 what is trained:
   routers  the routers alone, the model as it is
@@ -66,11 +67,11 @@ what is trained:
   model    the model alone, without routers: the control for `all`
 
 Text that a pretrained model has not seen lowers the loss of whatever is trained
-on it: not all of a gain is due to reading earlier layers. An interrupted command
-goes on where it was when it is given again.
+on it: not all of a gain is due to reading earlier layers. An interrupted
+command goes on where it was when it is given again.
 """
 EXAMPLES = (
-    "sae-lens-ext train-lime --text embedded:encyclopedia --out my_routers --autocast",
+    "sae-lens-ext train-lime --text embedded:encyclopedia --autocast \\\n    --out my_routers",
     "sae-lens-ext train-lime --text notes/ --out tuned --trained all --lr 2e-5",
     "sae-lens-ext train-lime --text notes/ --out control --trained model --lr 2e-5",
 )

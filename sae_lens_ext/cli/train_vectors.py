@@ -38,8 +38,8 @@ DESCRIPTION = """\
 Train one vector per layer, added to the residual stream at every token, so that
 what the model writes earns more reward (RLOO, arXiv 2509.06608).
 
-Prints the reward on held-out tasks without and with the vectors. The folder gets
-vectors.safetensors, log.jsonl and log.html of the training, and both
+Prints the reward on held-out tasks without and with the vectors. The folder
+gets vectors.safetensors, log.jsonl and log.html of the training, and both
 measurements, held_out_before.json and held_out_after.json.
 
 TASKS holds a JSON object a line: {"prompt": "What is 2 + 3?", "answer": 5}; an
@@ -55,9 +55,9 @@ rewards, each 1 or 0:
                characters)
 
 RLOO learns from prompts that the model gets right sometimes: take tasks with a
-reward between 0.1 and 0.6 before training. What a training with --control random
-gains is not due to the reward. An interrupted command goes on where it was when
-it is given again.
+reward between 0.1 and 0.6 before training. What a training with --control
+random gains is not due to the reward. An interrupted command goes on where it
+was when it is given again.
 """
 EXAMPLES = (
     "sae-lens-ext train-vectors sums.jsonl --reward last_number \\\n    --out my_vectors --chat",
@@ -276,7 +276,8 @@ def _trained(
 ) -> str:
     """Say where everything is."""
     out: Path = options.out
-    layers = f"{len(vectors.layers)} layers" if len(vectors.layers) > 1 else f"layer {vectors.layers[0]}"
+    n = len(vectors.layers)
+    layers = f"{n} layers" if n > 1 else f"layer {vectors.layers[0]}"
     return (
         f"Vectors of {layers}, {len(log.rows)} steps on {len(training)} tasks: {out / VECTORS_FILE}\n"
         f"Log: {log.path}, drawn in {out / LOG_PAGE}"

@@ -40,7 +40,7 @@ SAE.load_from_disk, native/ (one jumprelu SAE that needs this package no more),
 index.html, domains.json and latents_NAME.json.
 """
 EXAMPLES = (
-    "sae-lens-ext augment my_sae --domain python=embedded:python_source --out python_run",
+    "sae-lens-ext augment my_sae --domain python=embedded:python_source \\\n    --out python_run",
     "sae-lens-ext augment --release gemma-scope-2b-pt-res-canonical \\\n"
     "    --sae-id layer_12/width_16k/canonical --domain chemistry=papers/ \\\n"
     "    --domain law=cases.jsonl --general NeelNanda/pile-10k --out gemma_run",

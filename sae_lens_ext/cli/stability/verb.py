@@ -43,10 +43,11 @@ Measure which latents come back when an SAE is trained from other seeds: p̂, th
 share of the other SAEs that have the latent, with every SAE as the anchor, and
 what chance alone gives.
 
-Prints, for each group of SAEs, a table with a row for each SAE: shares of stable
-and unstable latents, mean p̂. SAEs of several architectures in one folder
-(topk_seed_0, …, kron_seed_0, …) are measured architecture by architecture.
---out gets GROUP.json (its tensors beside it) and its picture, GROUP.html.
+Prints, for each group of SAEs, a table with a row for each SAE: shares of
+stable and unstable latents, mean p̂. SAEs of several architectures in one
+folder (topk_seed_0, …, kron_seed_0, …) are measured architecture by
+architecture. --out gets GROUP.json (its tensors beside it) and its picture,
+GROUP.html.
 """
 EXAMPLES = (
     "sae-lens-ext stability my_seeds --out my_stability",
