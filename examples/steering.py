@@ -3,7 +3,7 @@
 A vector is made from a contrast of two texts. Features are those of an SAE trained here for a minute. What is shown: the same prompt at
 several strengths, in batches with padding, with a key-value cache or without, in the prompt alone, and nested.
 
-On the command line: `sae-lens-ext steer FOLDER --index 12 --strengths 0,0.1,0.2,0.4 --prompt "The town"`.
+On the command line: `sae-lens-ext steer FOLDER --feature 12 --strengths 0,0.1,0.2,0.4 --prompt "The town"`.
 Takes two minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of seconds whose numbers mean nothing.
 """
 

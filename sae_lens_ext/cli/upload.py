@@ -1,7 +1,6 @@
 """`upload`: publish SAEs on the Hugging Face hub, with a card that says how they are loaded."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -11,30 +10,42 @@ from typing import Any, get_args
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 
 from sae_lens_ext.asides import is_aside
+from sae_lens_ext.cli.answer import give, say
 from sae_lens_ext.cli.errors import CommandError
 from sae_lens_ext.cli.quiet import quieten
+from sae_lens_ext.cli.verb_parser import add_verb
 from sae_lens_ext.hub import HubUpload, model_card, upload_to_hub
 from sae_lens_ext.hub.card import INSTALL
 from sae_lens_ext.hub.upload import Existing
 
-HELP = "publish SAEs on the Hugging Face hub, with a card that says how they are loaded"
 DESCRIPTION = """\
-Puts saved SAEs into a repository of the Hugging Face hub, where SAE.from_pretrained("user/name", "id") finds them, with a card (README.md)
-that says what they are and holds the lines that load them. Everything is checked before anything is sent.
+Put saved SAEs into a repository of the Hugging Face hub, where
+SAE.from_pretrained("user/name", "id") finds them, with a card (README.md) that
+says what they are and holds the lines that load them. Everything is checked
+before anything is sent.
 
-  sae-lens-ext upload my_saes --repo me/my-saes --card-only > README.md
-  sae-lens-ext upload my_saes --repo me/my-saes --license mit --private
-  sae-lens-ext upload k_32=run_7/sae code=python_run/saes/python --repo me/my-saes
+Prints what was sent, what was there already, and what became of the card.
 
-FOLDER holds one SAE, whose id will be the folder's name, or several, whose ids will be their paths in it. The token is that of `hf auth login`
-or of HF_TOKEN. Interrupted, the same command goes on.
+FOLDER holds one SAE, whose id will be the folder's name, or several, whose ids
+will be their paths in it. The token is that of `hf auth login` or of HF_TOKEN.
+Interrupted, the same command goes on.
 """
+EXAMPLES = (
+    "sae-lens-ext upload my_saes --repo me/my-saes --card-only",
+    "sae-lens-ext upload my_saes --repo me/my-saes --license mit --private",
+    "sae-lens-ext upload k_32=run_7/sae code=python_run/saes/python \\\n    --repo me/my-saes --json",
+)
 
 
 def add_parsers(verbs: Any) -> None:
-    """Add the verb to the command's list."""
-    parser = verbs.add_parser(
-        "upload", help=HELP, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Add the verb to the command's parser."""
+    parser = add_verb(
+        verbs,
+        "upload",
+        run,
+        help="publish SAEs on the Hugging Face hub, with a card",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
     )
     parser.add_argument("folders", nargs="+", metavar="[ID=]FOLDER", help="saved SAEs, and what to call them")
     parser.add_argument("--repo", required=True, metavar="USER/NAME", help="the repository; made if need be")
@@ -62,10 +73,7 @@ def add_parsers(verbs: Any) -> None:
         default="refuse",
         help="what to do with something else there under these names, the card included (default: %(default)s)",
     )
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--card-only", action="store_true", help="print the card and send nothing")
-    output.add_argument("--json", action="store_true", help="print what was done as JSON")
-    parser.set_defaults(run=run)
+    parser.add_argument("--card-only", action="store_true", help="print the card and send nothing")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -84,7 +92,8 @@ def run(options: argparse.Namespace) -> None:
         card = model_card(
             saes, options.repo, revision=options.revision, license=options.license, install=options.install
         )
-        print(card, end="")
+        say(options, card.rstrip("\n"))
+        give(options, {"repo_id": options.repo, "card": card})
         return
     try:
         done = upload_to_hub(
@@ -100,7 +109,8 @@ def run(options: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         print(stop, file=sys.stderr)
         raise
-    print(json.dumps(asdict(done), indent=1) if options.json else "\n".join(_lines(done)))
+    say(options, "\n".join(_lines(done)))
+    give(options, asdict(done))
 
 
 def _by_id(words: Iterable[str]) -> dict[str, Path]:

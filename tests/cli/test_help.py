@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from sae_lens_ext.cli.app import EPILOG, VERBS, build_parser, main
 from sae_lens_ext.cli.flags import take_switch
 
 PARSER = build_parser()
+PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
 COLUMNS = 80
 ONE_IS_REQUIRED = ("start",)  # of flow: or --all
 OWN_PARSER = "train"  # reads its words by SAELens' parser
@@ -55,12 +57,18 @@ def test_a_verb_says_what_comes_out(verb: str) -> None:
     assert epilog and epilog.startswith("examples:\n  sae-lens-ext " + verb)
 
 
+def test_the_page_has_a_part_and_an_example_for_every_verb() -> None:
+    headings = {name for line in re.findall(r"^## (.*)$", PAGE, re.MULTILINE) for name in line.split(", ")}
+    assert set(PARSER.verbs) <= headings
+    assert all(f"\nsae-lens-ext {verb}" in PAGE for verb in PARSER.verbs)
+
+
 def examples() -> Iterator[str]:
-    """Every example of the help, each as one line."""
-    for text in (EPILOG, *(verb.epilog or "" for verb in PARSER.verbs.values())):
+    """Every example of the help and of the page on the command line, each as one line."""
+    for text in (EPILOG, *(verb.epilog or "" for verb in PARSER.verbs.values()), PAGE):
         for line in text.replace("\\\n", " ").splitlines():
-            if line.startswith(("  sae-lens-ext ", "  torchrun ")):
-                yield " ".join(line.split()) if "'" not in line else line.strip()
+            if re.match(r"(  )?(sae-lens-ext|torchrun) ", line) and not {"…", "..."} & set(line.split()):
+                yield line.partition(" 2>")[0].strip()
 
 
 @pytest.mark.parametrize("line", list(examples()))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,11 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:\\nThis SAE has non-empty model_from_pretrained_kwargs:UserWarning"
 )
 
+PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+_FIELDS = PAGE.partition("| verb | fields |")[2].partition("\n## ")[0]
+DOCUMENTED = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", _FIELDS, re.MULTILINE))
+"""What the documentation says of each verb's fields."""
+
 Answer = Callable[..., dict[str, Any]]
 
 
@@ -77,6 +83,10 @@ def answer(
         said = capsys.readouterr()
         found = json.loads(said.out, parse_constant=no_constant)
         assert found["verb"] == words[0] and NOISE not in said.out
+        documented = DOCUMENTED[str(words[0])]
+        as_in_check = {"broken", "saved"} if words[0] == "train" else set[str]()
+        assert {name for name in found if f"`{name}`" not in documented} <= {"verb"} | as_in_check
+        assert all(f"`{name}`" in documented for name in found.get("files", {}))
         assert all(Path(path).exists() for path in paths_of(found.get("files", {})))
         return found
 
@@ -93,7 +103,7 @@ def test_every_verb_takes_json_and_has_a_test_here() -> None:
         for name in globals()
         if name.endswith("_answers")
     }
-    assert tested == set(build_parser().verbs)
+    assert tested == set(build_parser().verbs) == set(DOCUMENTED)
 
 
 def test_list_answers(answer: Answer) -> None:
