@@ -218,7 +218,7 @@ def _content(report: CollapseReport) -> dict[str, Any]:
     rows = report.to_frame()
     rows["alpha"] = [alpha if math.isfinite(alpha) else str(alpha) for alpha in rows["alpha"]]
     return {
-        "unit": "entropy in nats, of 95 % intervals over sequences; separability is a share",
+        "unit": "entropy in nats, with 95 % intervals over sequences; separability as a share",
         "n_sequences": report.n_sequences,
         "n_positions": report.n_positions,
         "words": report.words,

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -135,6 +136,11 @@ def test_a_trace_may_be_asked_for_in_several_ranks(layers: Path, tmp_path: Path)
     first, second = in_ranks(2, lambda: command(*words))
     assert first[0] == 0 and "1/res/2" in first[1] and second == (0, "", "")
     assert (RES.format(1), 2) in FlowGraph.load(tmp_path / "out" / "graph.json").chain()
+
+
+def test_an_answer_in_JSON_is_given_once() -> None:
+    first, second = in_ranks(2, lambda: command("list", "--json"))
+    assert json.loads(first[1])["verb"] == "list" and second == (0, "", "")
 
 
 def test_a_wrong_command_line_and_help_are_told_once() -> None:
