@@ -48,7 +48,9 @@ elif MODEL == "gpt2":
     TEMPLATE = "Question: {}\n"
 elif MODEL == "gemma-2-2b-it":
     model, LR = (
-        HookedSAETransformer.from_pretrained_no_processing(MODEL, device=DEVICE, dtype="bfloat16"),
+        HookedSAETransformer.from_pretrained_no_processing(
+            MODEL, device=DEVICE, dtype="float32"
+        ),  # readings need the digits
         1e-2,
     )
     TEMPLATE = "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"

@@ -52,9 +52,7 @@ def on_files(files: Files, config: Any) -> Files:
             wanted |= {path for target in targets if (path := _outside(target, page.src_uri))}
     for path in sorted(wanted):
         if (REPOSITORY / path).is_file():
-            files.append(
-                File.generated(config, f"repository/{path}", abs_src_path=str(REPOSITORY / path))
-            )
+            files.append(File.generated(config, f"repository/{path}", abs_src_path=str(REPOSITORY / path)))
     return files
 
 

@@ -48,15 +48,24 @@ def add_parsers(verbs: Any) -> None:
         examples=EXAMPLES,
     )
     parser.add_argument("folders", nargs="+", metavar="[ID=]FOLDER", help="saved SAEs, and what to call them")
-    parser.add_argument("--repo", required=True, metavar="USER/NAME", help="the repository; made if need be")
     parser.add_argument(
-        "--private", action="store_true", default=None, help="make it private; refused if it is public"
+        "--repo", required=True, metavar="USER/NAME", help="the repository; made if it is not there"
     )
     parser.add_argument(
-        "--revision", metavar="BRANCH", help="SAE.from_pretrained reads the main one only (default)"
+        "--private",
+        action="store_true",
+        default=None,
+        help="make it private; refused if it is there and public",
     )
     parser.add_argument(
-        "--license", metavar="NAME", help="of the SAEs, as the hub abbreviates it, such as mit"
+        "--revision",
+        metavar="BRANCH",
+        help="the branch; SAE.from_pretrained reads the main one only (default: main)",
+    )
+    parser.add_argument(
+        "--license",
+        metavar="NAME",
+        help="of the SAEs, as the hub abbreviates it, such as mit (default: none)",
     )
     parser.add_argument(
         "--card", type=Path, metavar="FILE", help="the card's text (default: written from the SAEs)"
