@@ -227,7 +227,7 @@ def test_compare_new_latents_at_hook_z(model_fixture: str, head: int | None, req
         ({"texts": {"a": "w1 w2"}}, "The text 'a' is one string. Give a sequence of documents"),
         ({"texts": {"a": ["w1"]}}, "The text 'a' is too short: its 1 documents fill 0 contexts of 12"),
         ({"texts": {"a": []}}, "The text 'a' is too short"),
-        ({"texts": {"a": ["<|endoftext|> " * 40]}}, "The text 'a' holds special tokens only"),
+        ({"texts": {"a": ["<|endoftext|> " * 40]}}, "The text 'a' has nothing but special tokens"),
     ],
 )
 def test_compare_new_latents_refuses(hooked_model, arguments: dict, complaint: str) -> None:

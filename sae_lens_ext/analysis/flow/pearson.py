@@ -197,6 +197,6 @@ def _firings(
             parts[name].append(csr_array(acts.float().cpu().numpy()))
     if n_tokens == 0:
         raise ValueError(
-            "The texts have nothing but special tokens, which do not count. Give documents with words in them."
+            "pearson_matches was given texts with nothing but special tokens, which do not count. Give documents with words in them."
         )
     return {name: csc_array(vstack(part, dtype=np.float64)) for name, part in parts.items()}, n_tokens

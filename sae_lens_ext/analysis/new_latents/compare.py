@@ -101,7 +101,7 @@ def compare_new_latents(
     for name, tokens in contexts.items():
         if not reader.counted(tokens).any():
             raise ValueError(
-                f"The text {name!r} holds special tokens only, which do not count. Give documents with words in them."
+                f"The text {name!r} has nothing but special tokens, which do not count. Give documents with words in them."
             )
 
     candidates = range(size) if given is None else given

@@ -252,7 +252,7 @@ def _rates(
     n_tokens = counts.n_tokens
     if n_tokens == 0:
         raise ValueError(
-            "The text has nothing but special tokens, which do not count. Give documents with words in them."
+            "measure_firing_rates was given texts with nothing but special tokens, which do not count. Give documents with words in them."
         )
     return FiringRates(
         names=tuple(opened),

@@ -124,7 +124,7 @@ def deactivation_test(
     text, position = sample_positions(counted, tokens_per_text, np.random.default_rng([seed, 0]))
     if len(text) == 0:
         raise ValueError(
-            "deactivation_test was given texts with nothing but special tokens, which are never tested. Give documents with words in them."
+            "deactivation_test was given texts with nothing but special tokens, which do not count. Give documents with words in them."
         )
     x = read_tokens(model, plan, text, position, batch_size_prompts, autocast, show_progress)
     targets = {

@@ -111,7 +111,7 @@ def top_activations(
             own.add(batch.activations[own.site.hook_name], batch.tokens, batch.counted, batch.first)
     if n_counted == 0:
         raise ValueError(
-            "The texts have nothing but special tokens, which do not count. Give documents with words in them."
+            f"{_CALLER} was given texts with nothing but special tokens, which do not count. Give documents with words in them."
         )
     return TopActivations(
         sites={name: own.result() for name, own in running.items()},

@@ -172,7 +172,7 @@ def test_deactivation_test_refuses_sites_that_do_not_fit(hooked_model) -> None:
 
 def test_deactivation_test_refuses_texts_of_special_tokens_alone(hooked_model) -> None:
     nothing = ["<|endoftext|> " * 40] * 40
-    with pytest.raises(ValueError, match="nothing but special tokens, which are never tested"):
+    with pytest.raises(ValueError, match="nothing but special tokens, which do not count"):
         deactivate(hooked_model, saes_of(hooked_model, "early", "late"), nothing)
 
 
