@@ -28,8 +28,6 @@ def initial_weights(n_layers: Any, n_kv_heads: Any, initial: Initial, seed: int)
             f"LimeRouters was given initial = {initial!r}. Give one of {', '.join(map(repr, get_args(Initial)))}."
         )
     own_seed = require_seed("LimeRouters", seed)
-    if own_seed >= 2**63:
-        raise ValueError(f"LimeRouters was given seed = {seed!r}. Give a whole number from 0 up to 2⁶³.")
     generator = torch.Generator().manual_seed(own_seed)
     H = int(n_kv_heads)
     weights: dict[int, torch.Tensor] = {}

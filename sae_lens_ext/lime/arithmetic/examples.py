@@ -14,7 +14,7 @@ from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.architectures.validation import require_positive_int
 from sae_lens_ext.lime.arithmetic.draw import draw
 from sae_lens_ext.lime.arithmetic.vocabulary import ArithmeticVocabulary
-from sae_lens_ext.number_checks import whole_number
+from sae_lens_ext.number_checks import require_seed, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,9 +150,7 @@ def arithmetic_examples(
     """
     counts = _operand_counts(n_operands)
     require_positive_int("arithmetic_examples", "n", n)
-    own_seed = whole_number(seed)
-    if own_seed is None or own_seed < 0:
-        raise ValueError(f"arithmetic_examples was given seed = {seed!r}. Give a whole number of at least 0.")
+    own_seed = require_seed("arithmetic_examples", seed)
     vocabulary = ArithmeticVocabulary(modulus)
     taken = None if distinct_from is None else _taken(distinct_from, modulus)
     groups: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}

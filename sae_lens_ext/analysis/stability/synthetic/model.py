@@ -238,5 +238,5 @@ class LowRankFeatureModel:
 def _require_seed(owner: str, seed: Any) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(
-            f"{owner}.seed must be a whole number, but {seed!r} was given. Give an int between 0 and 2**63 − 1."
+            f"{owner} was given seed = {seed!r}. Give a whole number from 0 to 2**63 - 1, as an int."
         )

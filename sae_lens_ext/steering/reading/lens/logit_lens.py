@@ -6,7 +6,7 @@ import torch
 
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.architectures.validation import require_positive_int
-from sae_lens_ext.number_checks import require_bool, whole_number
+from sae_lens_ext.number_checks import require_bool, require_seed
 from sae_lens_ext.steering.reading.effect import PropagatedEffect
 from sae_lens_ext.steering.reading.lens.final_norm import FinalNorm, final_norm_of
 from sae_lens_ext.steering.reading.lens.ranking import MEASURES, Measure, rank_tokens
@@ -77,9 +77,7 @@ def logit_lens(
         raise ValueError(f"{CALLER} was given measure = {measure!r}. Give 'cosine' or 'dot'.")
     require_positive_int(CALLER, "top_k", top_k)
     require_bool(CALLER, "final_norm", final_norm)
-    own_seed = whole_number(seed)
-    if own_seed is None or not 0 <= own_seed < 2**63:
-        raise ValueError(f"{CALLER} was given seed = {seed!r}. Give a whole number from 0 up to 2⁶³.")
+    own_seed = require_seed(CALLER, seed)
     unembedding = unembedding_of(CALLER, model)
     norm = _norm_to_apply(model, unembedding, measure) if final_norm else None
     named = _named(vectors, unembedding.d_model)
