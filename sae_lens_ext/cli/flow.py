@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
     """Trace as the options say."""
     quieten()
     if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise CommandError(f"--out {options.out} is a file. Give a folder.")
+        raise CommandError(f"--out {options.out} is a file. Give a folder, or one that does not exist yet.")
     if options.all and options.text is not None:
         raise CommandError("--text is for single features. Give --start, or leave --text out.")
     device = usable_device(options.device)

@@ -205,7 +205,9 @@ def _of_sae(options: argparse.Namespace) -> tuple[str, AddFeature, str]:
 def _load_vectors(path: Path) -> SteeringVectors:
     """Load steering vectors, of a file or of a folder that train-vectors wrote, or a checkpoint of biases, whichever it is."""
     if not path.exists():
-        raise CommandError(f"There is no file or folder {str(path)!r}.")
+        raise CommandError(
+            f"There is no file or folder {str(path)!r}. Give steering vectors, such as train-vectors writes."
+        )
     inside = path / VECTORS_FILE
     if is_steering_vectors(inside if inside.is_file() else path):
         return SteeringVectors.load(inside if inside.is_file() else path)

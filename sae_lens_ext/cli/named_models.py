@@ -31,7 +31,9 @@ def load_named_model(name: str, device: str) -> Any:
 
         return SAETransformerBridge.boot_transformers(str(path), device=device).eval()
     if name.startswith((".", "/", "~")) or path.exists():
-        raise CommandError(f"There is no folder of a model at {name}.")
+        raise CommandError(
+            f"There is no folder of a model at {name}. Give one that save_pretrained of transformers wrote, embedded, or a name of the hub's."
+        )
     return load_any_language_model(name, default_model_class(name), device).eval()
 
 

@@ -15,7 +15,9 @@ def saes_in(folder: Path) -> list[Path]:
         CommandError: There is no such folder, or it holds no SAE.
     """
     if not folder.is_dir():
-        raise CommandError(f"There is no folder {str(folder)!r}.")
+        raise CommandError(
+            f"There is no folder {str(folder)!r}. Give that of a saved SAE, or one that holds several."
+        )
     if (folder / SAE_CFG_FILENAME).is_file():
         return [folder]
     inside = sorted((path.parent for path in folder.glob(f"*/{SAE_CFG_FILENAME}")), key=_by_number)

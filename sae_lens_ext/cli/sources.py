@@ -126,7 +126,9 @@ def load_documents(name: str, max_characters: int | None = None) -> list[str]:
             return _text_files(path)
         dataset = _of_files(name, kinds.pop(), list(map(str, files)))
     elif path.suffix in DATA_FILES or name.startswith((".", "/", "~")):
-        raise CommandError(f"There is no file or folder {name!r}.")
+        raise CommandError(
+            f"There is no file or folder {name!r}. Give embedded:NAME, a file, a folder, or a data set of the hub's."
+        )
     elif max_characters is not None:
         return _first_documents(name, max_characters)
     else:

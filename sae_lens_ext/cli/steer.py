@@ -322,7 +322,7 @@ def _require_sampling(options: argparse.Namespace) -> None:
     if options.max_new_tokens < 1:
         raise CommandError(f"--max-new-tokens {options.max_new_tokens} writes nothing. Give at least 1.")
     if not (math.isfinite(options.temperature) and options.temperature >= 0):
-        raise CommandError(f"--temperature {options.temperature} is none. Give a number from 0 on.")
+        raise CommandError(f"--temperature {options.temperature} is no temperature. Give a number from 0 on.")
     if not 0 < options.top_p <= 1:
         raise CommandError(f"--top-p {options.top_p} is no probability. Give a number above 0 and up to 1.")
     empty = next((prompt for prompt in options.prompt if not prompt.strip()), None)

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure as the options say."""
     quieten()
     if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise CommandError(f"--out {options.out} is a file. Give a folder.")
+        raise CommandError(f"--out {options.out} is a file. Give a folder, or one that does not exist yet.")
     device = usable_device(options.device)
     groups = {
         group: {name: load_sae(path, device=device) for name, path in members.items()}
