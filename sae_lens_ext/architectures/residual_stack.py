@@ -192,7 +192,7 @@ class ResidualStackSAE(SavedWhole, ChecksInput, SAE[ResidualStackSAEConfig]):
         size = part.stop - part.start
         if not 0 <= index < size:
             raise ValueError(
-                f"Domain {domain!r} has the latents 0 to {size - 1}, and index {index} is not among them."
+                f"Domain {domain!r} has the latents 0 to {size - 1}, and index {index} is not among them. Give one of these."
             )
         return part.start + index
 
@@ -205,7 +205,9 @@ class ResidualStackSAE(SavedWhole, ChecksInput, SAE[ResidualStackSAEConfig]):
         for domain, part in self._slices().items():
             if part.start <= flat_index < part.stop:
                 return domain, flat_index - part.start
-        raise ValueError(f"Latent {flat_index} is outside this stack's 0 to {self.cfg.d_sae - 1}.")
+        raise ValueError(
+            f"Latent {flat_index} is outside this stack's 0 to {self.cfg.d_sae - 1}. Give a flat index, such as flat_index(domain, index) gives."
+        )
 
     @override
     def initialize_weights(self) -> None:

@@ -30,18 +30,19 @@ def residual_part(domain: str, sae: SAE[Any], base: SAE[Any], fingerprint: str) 
     part = as_inference(require_sae("ResidualStackSAE.from_saes", what, sae))
     if not isinstance(part, JumpReLUSAE):
         raise ValueError(
-            f"{what} has the architecture {part.cfg.architecture()!r}, but residual SAEs are saved as 'jumprelu'. "
+            f"The residual SAE of {domain!r} has the architecture {part.cfg.architecture()!r}, but residual SAEs are saved as 'jumprelu'. "
             "Train it with ResidualTrainingSAE on this base."
         )
     require_same_site(base, part.cfg.d_in, part.cfg.metadata.hook_name, what)
     if part.cfg.metadata[BASE_METADATA_KEY] is None:
         logger.warning(
-            f"{what} names no base in its metadata, so it cannot be told whether it was trained on this one."
+            f"The residual SAE of {domain!r} names no base in its metadata, so it cannot be told whether it was trained on this one. See that the base "
+            "is the one it was trained on."
         )
     require_base_identity(part.cfg.metadata.to_dict(), fingerprint, repr(domain))
     if part.b_dec.abs().max() > 0 or part.cfg.normalize_activations != "none":
         raise ValueError(
-            f"{what} has a decoder bias or a normalisation of its input, which a residual SAE has not: it must add "
+            f"The residual SAE of {domain!r} has a decoder bias or a normalisation of its input, which a residual SAE has not: it must add "
             "nothing where none of its features fires. Train it with ResidualTrainingSAE on this base."
         )
     return part

@@ -186,7 +186,7 @@ def test_ResidualStackSAE_refuses_what_does_not_belong_on_the_base() -> None:
     transcoder = Transcoder(TranscoderConfig(d_in=D_IN, d_out=D_IN, d_sae=24, apply_b_dec_to_input=False))
     with pytest.raises(ValueError, match="architecture 'transcoder', which a residual.*predicts another"):
         ResidualStackSAE.from_saes(transcoder, {})
-    with pytest.raises(ValueError, match="the residual SAE of 'code' has the architecture 'standard'"):
+    with pytest.raises(ValueError, match="The residual SAE of 'code' has the architecture 'standard'"):
         ResidualStackSAE.from_saes(base, {"code": other})
     with pytest.raises(ValueError, match="residuals of type list. Give a mapping"):
         ResidualStackSAE.from_saes(base, [residual_for(base)])  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_ResidualStackSAE_refuses_the_base_at_another_k() -> None:
 def test_ResidualStackSAE_says_when_a_residual_names_no_base(caplog: pytest.LogCaptureFixture) -> None:
     unnamed = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=4))
     ResidualStackSAE.from_saes(base_sae("standard"), {"code": unnamed})
-    assert "the residual SAE of 'code' names no base" in caplog.text
+    assert "The residual SAE of 'code' names no base" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["standard", "gated"])
