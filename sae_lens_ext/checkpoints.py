@@ -51,7 +51,8 @@ def latest_checkpoint(folder: Path, saes: Iterable[str] = (".",)) -> Path | None
         if written and not has_changed(checkpoint):
             return checkpoint
         _logger.warning(
-            "The checkpoint %s is not whole, or not as it was saved, and is passed over.", checkpoint
+            "The checkpoint %s is not whole, or not as it was saved, and is passed over: an earlier one is taken if there is one, else the training begins anew.",
+            checkpoint,
         )
     return None
 

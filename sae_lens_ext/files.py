@@ -253,7 +253,7 @@ def naming(path: Path) -> Generator[None, None, None]:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OSError(
             number or errno.EIO,
-            f"{path} {_NOT_WRITTEN} ({reason}), and is as it was before. Free some space there, make it writable, or give another path",
+            f"{path} {_NOT_WRITTEN} ({reason}), and is as it was before. Free some space there, make it writable, or give another path.",
         ) from error
 
 

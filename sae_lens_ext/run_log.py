@@ -25,7 +25,10 @@ class RunLog:
         kept = _whole_lines(self._path)[:step] if step else []
         if len(kept) < step:
             _logger.warning(
-                "%s has lost the lines of %d steps before step %d.", self._path, step - len(kept), step + 1
+                "%s has lost the lines of %d steps before step %d. The training goes on; only its log lacks them.",
+                self._path,
+                step - len(kept),
+                step + 1,
             )
         write_whole(self._path, "".join(f"{line}\n" for line in kept))
         self._file = self._path.open("ab", buffering=0)

@@ -132,7 +132,7 @@ def read_texts(model: Any, texts: Sequence[torch.Tensor], *, cached: bool = True
     """
     if not texts or not all(len(text) for text in texts):
         raise ValueError(
-            "There is a text without a token, or no text at all. A model needs one to start from."
+            "There is a text without a token, or no text at all. A model needs one to start from: give token ids of each, at least one."
         )
     tokens, mask = left_padded(texts)
     device = next(model.parameters()).device

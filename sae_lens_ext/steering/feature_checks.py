@@ -99,7 +99,8 @@ def unit_row(owner: str, sae: SAE[Any], index: int) -> torch.Tensor:
     """
     if sae.W_dec.ndim != 2 or len(sae.W_dec) != sae.cfg.d_sae:
         raise ValueError(
-            f"{owner} was given the SAE {sae_name(sae)!r} ({sae.cfg.architecture()}), whose decoder has not one row for each feature."
+            f"{owner} was given the SAE {sae_name(sae)!r} ({sae.cfg.architecture()}), whose decoder has not one row for each feature. "
+            "Give an SAE with a linear decoder."
         )
     row = sae.W_dec[index].detach()
     row = row.to(torch.promote_types(row.dtype, torch.float32))

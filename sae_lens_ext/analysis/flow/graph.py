@@ -321,7 +321,9 @@ class FlowGraph:
         if seed is not None:
             return seed
         if len(self.seeds) != 1:
-            raise ValueError(f"The graph has {len(self.seeds)} seeds. Say which feature's chain you want.")
+            raise ValueError(
+                f"The graph has {len(self.seeds)} seeds. Say which feature's chain you want by chain(seed=…), one of graph.nodes."
+            )
         return self.seeds[0]
 
     def _best(self, node: int, here: torch.Tensor, there: torch.Tensor) -> int | None:

@@ -73,7 +73,7 @@ def retrain_encoder(
         )
     if n_tokens < batch_size_tokens:
         raise ValueError(
-            f"n_tokens = {n_tokens} is less than one batch of {batch_size_tokens}, so that nothing would be trained. Give more."
+            f"retrain_encoder was given n_tokens = {n_tokens}, which is less than one batch of {batch_size_tokens}, so that nothing would be trained. Give more."
         )
     if not torch.isfinite(activations).all():
         raise ValueError(

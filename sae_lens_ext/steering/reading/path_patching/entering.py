@@ -54,7 +54,7 @@ def entering_vector(caller: str, model: Any, value: Any, layer: Any) -> tuple[in
             f"{caller} was given layer {chosen}, after which there is no block for the vector to enter: the model has {n_layers} layers. Give a layer from "
             f"0 to {n_layers - 2}."
             if n_layers > 1
-            else f"{caller} was given a model of one layer, which has no block after a layer for the vector to enter."
+            else f"{caller} was given a model of one layer, which has no block after a layer for the vector to enter. Give a model of at least two."
         )
     return chosen, vector
 

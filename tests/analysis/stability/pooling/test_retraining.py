@@ -251,6 +251,6 @@ def test_retrain_encoder_refuses_sizes_that_are_none() -> None:
         retrain(sae_of(), batch_size_tokens=64.0)
     with pytest.raises(
         ValueError,
-        match=r"n_tokens = 63 is less than one batch of 64, so that nothing would be trained. Give more\.",
+        match=r"n_tokens = 63, which is less than one batch of 64, so that nothing would be trained. Give more\.",
     ):
         retrain(sae_of(), n_tokens=63)
