@@ -229,7 +229,7 @@ def _require_anchor_sae(sae: Any, report: Any, anchor: int) -> tuple[SAE[Any], s
         what = (
             f"It is the report's {known[0]!r}: give anchor = {report.names.index(known[0])}."
             if known
-            else "It is none of the report's SAEs."
+            else "It is none of the report's SAEs. Give one that feature_stability was given."
         )
         raise ValueError(
             f"masking_curve was given an SAE whose weights are not those of the report's SAE at anchor = {anchor}, {name!r}. {what}"
