@@ -44,5 +44,5 @@ def _require_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise CommandError(
-            f"There is no device {device!r} here ({str(error).splitlines()[0]}). Give cpu."
+            f"--device {device} cannot be used here ({str(error).splitlines()[0]}). Give another, such as cpu."
         ) from error

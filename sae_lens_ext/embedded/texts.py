@@ -110,7 +110,8 @@ def embedded_texts(name: str, *, split: Split = "all") -> EmbeddedTexts:
     kept = [d for d in source.read() if split == "all" or in_test_split(d.text) == (split == "test")]
     if not kept:
         raise ValueError(
-            f"The text {name!r}, read from {version}, has no documents; its files are not as expected."
+            f"The text {name!r}, read from {version}, has no documents; its files are not as expected. Install it "
+            "again with `sae-lens-ext install-embedded`."
         )
     return EmbeddedTexts(
         name=name,
