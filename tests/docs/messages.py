@@ -9,6 +9,7 @@ import builtins
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 
 from tests.docs.source import Function, Module, modules, resolve
@@ -18,6 +19,7 @@ _ALTERNATIVES = 24  # more than these, and the part is left open
 _DEPTH = 6
 _PARAMETER = re.compile("\0(\\w+)\0")
 _PERCENT = re.compile(r"%[-#0-9.]*[a-zA-Z]")
+_LEAVES = (ast.expr_context, ast.operator, ast.cmpop, ast.Constant, ast.Name)
 _WARNS = ("warn", "warning")
 
 
@@ -40,24 +42,32 @@ class _Scope:
     depth: int = 0
 
 
+@cache
 def package_messages() -> list[Message]:
     """Every message of the package, in the order of the source."""
     found: set[Message] = set()
     for module in modules().values():
-        for function, node in _statements(module.tree):
+        for function, node in nodes(module):
             for expression in _spoken(node):
                 scope = _Scope(module, function)
                 for text in _texts(expression, scope):
                     for whole in _handed(text, scope):
-                        found.add(Message(module.name, node.lineno, _tidy(whole)))
+                        found.add(Message(module.name, expression.lineno, _tidy(whole)))
     return sorted(message for message in found if _words(message.text))
 
 
-def _statements(tree: ast.AST, function: Function | None = None) -> Iterator[tuple[Function | None, ast.AST]]:
-    """Every node with the innermost function around it."""
-    for node in ast.iter_child_nodes(tree):
-        yield function, node
-        yield from _statements(node, node if isinstance(node, Function) else function)
+@cache
+def nodes(module: Module) -> list[tuple[Function | None, ast.AST]]:
+    """Every node of a module with the innermost function around it, in the order of the source."""
+    found: list[tuple[Function | None, ast.AST]] = []
+    left: list[tuple[Function | None, ast.AST]] = [(None, module.tree)]
+    while left:
+        function, node = left.pop()
+        found.append((function, node))
+        inner = node if isinstance(node, Function) else function
+        children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _LEAVES)]
+        left += [(inner, child) for child in reversed(children)]
+    return found
 
 
 def _spoken(node: ast.AST) -> Iterator[ast.expr]:
@@ -123,12 +133,7 @@ def _named(name: str, scope: _Scope) -> list[str]:
         return scope.bound[name]
     function = scope.function
     if function is not None:
-        assigned = [
-            node.value
-            for node in ast.walk(function)
-            if isinstance(node, ast.Assign)
-            and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
-        ]
+        assigned = _assigned(function).get(name, [])
         if assigned and scope.depth < _DEPTH:
             deeper = _Scope(scope.module, function, scope.bound, scope.depth + 1)
             return [text for value in assigned for text in _texts(value, deeper)]
@@ -138,6 +143,18 @@ def _named(name: str, scope: _Scope) -> list[str]:
     if definition is not None and isinstance(definition[0], ast.expr) and scope.depth < _DEPTH:
         return _texts(definition[0], _Scope(definition[1], None, depth=scope.depth + 1))
     return [HOLE]
+
+
+@cache
+def _assigned(function: Function) -> dict[str, list[ast.expr]]:
+    """What a function's local names are set to."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, []).append(node.value)
+    return found
 
 
 def _chosen(node: ast.Subscript, scope: _Scope) -> list[str]:
@@ -172,6 +189,7 @@ def _called(node: ast.Call, scope: _Scope) -> list[str]:
     return list(dict.fromkeys(found)) or [HOLE]
 
 
+@cache
 def _returned(function: Function) -> list[ast.expr]:
     return [
         node.value
@@ -227,22 +245,40 @@ def _arguments(node: ast.Call, function: Function) -> dict[str, ast.expr]:
 
 
 def _handed(text: str, scope: _Scope) -> Iterator[str]:
-    """A message with holes for what callers hand in, and one more for each caller that hands in a text of its own."""
-    yield text
-    names = set(_PARAMETER.findall(text))
-    if not names or scope.function is None or scope.depth >= _DEPTH:
+    return iter(_by_caller(text, scope.function, scope.module, scope.depth))
+
+
+@cache
+def _by_caller(text: str, function: Function | None, module: Module, depth: int) -> list[str]:
+    return list(dict.fromkeys(_filled(text, _Scope(module, function, {}, depth))))
+
+
+def _filled(text: str, scope: _Scope) -> Iterator[str]:
+    """A message that a function makes of what it is handed: one for each caller that hands in a text, and one for those that do not."""
+    function, names = scope.function, set(_PARAMETER.findall(text))
+    if function is None or not names or scope.depth >= _DEPTH:
+        yield text
         return
-    for call, caller in _calls_of(scope.function, scope.module):
-        given = {name: value for name, value in _arguments(call, scope.function).items() if name in names}
+    calls, n_filled = list(_calls_of(function, scope.module)), 0
+    for call, caller in calls:
+        given = {name: value for name, value in _arguments(call, function).items() if name in names}
         outer = _Scope(caller.module, caller.function, {}, scope.depth + 1)
         texts = {name: _texts(value, outer) for name, value in given.items()}
-        if not any(_words(one) >= 3 for choice in texts.values() for one in choice):
+        if not any(_is_text(one) for choice in texts.values() for one in choice):
             continue
+        n_filled += 1
         for choice in product(*texts.values()):
             chosen = dict(zip(texts, choice, strict=True))
-            if any(_words(one) >= 3 for one in choice):
+            if any(_is_text(one) for one in choice):
                 filled = _PARAMETER.sub(lambda match: chosen.get(match[1], HOLE), text)  # noqa: B023
                 yield from _handed(filled, outer)
+    if n_filled < len(calls) or not calls:
+        yield text
+
+
+def _is_text(text: str) -> bool:
+    """Whether it is words of a message, or handed on from the next caller."""
+    return _words(text) >= 3 or _PARAMETER.fullmatch(text) is not None
 
 
 _CALLS: dict[str, list[tuple[ast.Call, _Scope]]] = {}
@@ -251,16 +287,19 @@ _CALLS: dict[str, list[tuple[ast.Call, _Scope]]] = {}
 def _calls_of(function: Function, module: Module) -> Iterator[tuple[ast.Call, _Scope]]:
     if not _CALLS:
         for one in modules().values():
-            for around, node in _statements(one.tree):
+            for around, node in nodes(one):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
                     name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
                     _CALLS.setdefault(name, []).append((node, _Scope(one, around)))
+    is_method = module.defined.get(function.name) is not function
     for call, scope in _CALLS.get(function.name, []):
         if isinstance(call.func, ast.Name):
             definition = resolve(call.func.id, scope.module)
-            if definition is None or definition[0] is not function:
-                continue
-        yield call, scope
+            reached = definition is not None and definition[0] is function
+        else:
+            reached = is_method and (scope.module is module or not function.name.startswith("_"))
+        if reached:
+            yield call, scope
 
 
 def _words(text: str) -> int:

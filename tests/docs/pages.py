@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from tests.docs.messages import HOLE
@@ -12,8 +12,6 @@ ENTRY = DOCS / "errors.md"
 FOLDER = DOCS / "errors"
 OTHERS = ("*SAELens*", "*TransformerLens*", "*torch*")
 """Rows of messages that are not ours are marked with one of these."""
-
-_STOCK = frozenset("a an and are as be by for from give given had has in is it its no not of on one or such than that the they this to was were which with".split())
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ def pages() -> list[Path]:
     return [ENTRY, *sorted(FOLDER.glob("*.md"))]
 
 
+@cache
 def rows() -> list[Row]:
     """The rows of every table with a column of messages."""
     found = []
@@ -60,16 +59,17 @@ def rows() -> list[Row]:
     return found
 
 
+@cache
 def fixed_parts(pattern: str) -> list[str]:
     """What of a pattern or message is always the same: the words between its holes."""
     parts = (re.sub(r"\s+", " ", part).strip(" .,:;'\"()[]") for part in pattern.split(HOLE))
     return [part for part in parts if re.search(r"\w", part)]
 
 
-def telling_words(pattern: str) -> int:
-    """How many words of a pattern are not of the kind that every message has."""
-    words = re.findall(r"[a-z_]{2,}|[A-Z_]{2,}|--[a-z]", " ".join(fixed_parts(pattern)).replace("'", " "))
-    return sum(word.lower() not in _STOCK for word in words)
+@cache
+def n_fixed_letters(pattern: str) -> int:
+    """How much of a pattern is always the same, in letters."""
+    return len(re.sub(r"\W", "", "".join(fixed_parts(pattern))))
 
 
 def covers(pattern: str, message: str) -> bool:

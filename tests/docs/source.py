@@ -1,6 +1,7 @@
 """The package's source as trees: its modules, and what a name in one of them stands for."""
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,8 +39,8 @@ def _module(path: Path) -> Module:
             module.defined[node.targets[0].id] = node.value
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             module.defined[node.target.id] = node.value
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sae_lens_ext"):
+    for node in _statements(module.tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sae_lens_ext"):
             for alias in node.names:
                 module.imported[alias.asname or alias.name] = (node.module, alias.name)
         elif isinstance(node, ast.ClassDef):
@@ -47,6 +48,14 @@ def _module(path: Path) -> Module:
                 if isinstance(member, Function):
                     module.methods.setdefault(member.name, []).append(member)
     return module
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement below a node."""
+    for part in ("body", "orelse", "finalbody", "handlers"):
+        for statement in getattr(node, part, ()) if not isinstance(node, ast.expr) else ():
+            yield statement
+            yield from _statements(statement)
 
 
 @cache
