@@ -80,7 +80,9 @@ def open_sae(caller: str, source: SAESource) -> SAE[Any]:
         return as_inference(require_sae(caller, "an SAE", source))
     if isinstance(source, tuple):
         if len(source) != 2 or not all(isinstance(part, str) for part in source):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"{caller} was given {source!r}. A release is (release, sae_id).")
+            raise ValueError(
+                f"{caller} was given {source!r}. Give a release as (release, sae_id), two texts."
+            )
         return SAE.from_pretrained(*source)
     if isinstance(source, (str, Path)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return load_sae(source)

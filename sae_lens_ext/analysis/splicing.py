@@ -109,7 +109,7 @@ def site_of(caller: str, name: str, sae: SAE[Any]) -> Site:
     if metadata.hook_name_out not in (None, metadata.hook_name) or "transcoder" in architecture:
         raise ValueError(
             f"The SAE {name!r} ({architecture}) reads {metadata.hook_name!r} and writes {metadata.hook_name_out!r}: it is a "
-            f"transcoder, whose explained variance is not of what it reads. {caller} measures SAEs."
+            f"transcoder, whose explained variance is not of what it reads. {caller} measures SAEs: leave it out."
         )
     if sae.cfg.normalize_activations in ESTIMATED_NORMALIZATIONS:
         raise ValueError(
@@ -130,7 +130,7 @@ def require_width(name: str, sae: SAE[Any], site: Site, x: torch.Tensor) -> None
     if x.shape[-1] != sae.cfg.d_in:
         raise ValueError(
             f"The activations at {site.hook_name!r} have width {x.shape[-1]}, but the SAE {name!r} has d_in = "
-            f"{sae.cfg.d_in}. It belongs to another model or hook."
+            f"{sae.cfg.d_in}. It belongs to another model or hook: give those it was trained on."
         )
 
 

@@ -86,7 +86,7 @@ class ResidualTrainingSAEConfig(RefusesUnknownFields, BatchTopKTrainingSAEConfig
         if (self.base_release is None) != (self.base_sae_id is None):
             raise ValueError(
                 f"{owner} names half a base: base_release = {self.base_release!r} and base_sae_id = "
-                f"{self.base_sae_id!r}. A pretrained base is named by both."
+                f"{self.base_sae_id!r}. A pretrained base is named by both: give the other, too."
             )
         require_normalization(
             self, ("none",), "The base SAE must see raw activations, and its error must not be rescaled."

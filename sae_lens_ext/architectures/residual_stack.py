@@ -187,7 +187,7 @@ class ResidualStackSAE(SavedWhole, ChecksInput, SAE[ResidualStackSAEConfig]):
         part = self._slices().get(domain)
         if part is None:
             raise ValueError(
-                f"There is no domain {domain!r} in this stack. It has {', '.join(self._slices())}."
+                f"There is no domain {domain!r} in this stack. It has {', '.join(self._slices())}. Give one of these."
             )
         size = part.stop - part.start
         if not 0 <= index < size:
@@ -342,6 +342,6 @@ def require_domains(wanted: Sequence[str], domains: Sequence[str]) -> tuple[str,
     unknown = [name for name in wanted if name not in domains]
     if unknown:
         raise ValueError(
-            f"This stack has no domain {', '.join(map(repr, unknown))}. It has {', '.join(map(repr, domains)) or 'none'}."
+            f"This stack has no domain {', '.join(map(repr, unknown))}. It has {', '.join(map(repr, domains)) or 'none'}. Give domains that it has."
         )
     return tuple(name for name in domains if name in wanted)

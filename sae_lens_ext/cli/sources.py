@@ -230,7 +230,8 @@ def hook_width(model: Any, hook_name: str, hook_head_index: int | None = None) -
     if hook_name not in cache:
         raise CommandError(
             f"The model has no hook {hook_name!r}. HookedTransformer calls the residual stream after layer 10 "
-            "'blocks.10.hook_resid_post', TransformerBridge 'blocks.10.hook_out'."
+            "'blocks.10.hook_resid_post', TransformerBridge 'blocks.10.hook_out': give a "
+            "name of this model's."
         )
     activations = cache[hook_name][0, 0]
     return activations.shape[-1] if hook_head_index is not None else activations.numel()

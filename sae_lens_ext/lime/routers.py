@@ -201,7 +201,7 @@ class LimeRouters(nn.Module):
             if layer not in self.weights or value.shape != self.weights[layer].shape:
                 raise ValueError(
                     f"These routers were given weights of shape {tuple(value.shape)} for layer {layer}. Layers are 0 to {self.n_layers - 1}, and layer "
-                    f"ℓ has weights of shape [{self.n_kv_heads}, ℓ + 1, {self.n_kv_heads}]."
+                    f"ℓ has weights of shape [{self.n_kv_heads}, ℓ + 1, {self.n_kv_heads}]: give such."
                 )
         for layer, value in weights.items():
             if layer > 0:

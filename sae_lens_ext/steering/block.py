@@ -90,7 +90,7 @@ class Block:
                 for part in idle[:3]
             )
             raise RuntimeError(
-                f"{_listed(idle)} acted on no token: the positions or phases ({where}) were never reached. Positions count from 0 in the whole "
+                f"{_listed(idle)} acted on no token: the positions or phases ({where}) were never reached. Give others: positions count from 0 in the whole "
                 "sequence; plain forward passes are all prompt, unless steer() is given the attention_mask of the prompt."
             )
 

@@ -191,7 +191,7 @@ def _selected(
     if not chosen:
         there = sorted({graph.site(hook).layer for hook in features})
         raise ValueError(
-            f"The graph has no features in the layers that {CALLER} was given, {_shown(wanted)}. It has features in {_shown(there)}."
+            f"The graph has no features in the layers that {CALLER} was given, {_shown(wanted)}. It has features in {_shown(there)}. Give one of these."
         )
     for hook, indices in chosen.items():
         for index in indices:

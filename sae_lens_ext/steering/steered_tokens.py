@@ -43,6 +43,6 @@ def require_none_idle(idle: Sequence[SingleIntervention], n_sequences: int) -> N
     """Raise RuntimeError if there is an intervention that acted on no token of any sequence."""
     if idle:
         raise RuntimeError(
-            f"{idle[0]} acted on no token of the {n_sequences} sequences: its positions or phases were never reached. Positions count from 0 in the "
+            f"{idle[0]} acted on no token of the {n_sequences} sequences: its positions or phases were never reached. Give others: positions count from 0 in the "
             "whole sequence, negative ones from the end of the prompt."
         )

@@ -118,9 +118,7 @@ def _require_phases(owner: str, phases: Any) -> None:
         )
     for phase in phases:
         if phase not in PHASES:
-            raise ValueError(
-                f'{owner} was given the phase {phase!r}. The phases are "prompt" and "generation".'
-            )
+            raise ValueError(f'{owner} was given the phase {phase!r}. Give "prompt", "generation", or both.')
 
 
 def _read_positions(owner: str, positions: Any) -> int | slice | tuple[int, ...] | torch.Tensor | None:

@@ -89,9 +89,9 @@ def test_objects_are_named_by_the_seed_in_their_metadata() -> None:
         (Path("a/folder"), "was given one SAE, 'a/folder'"),
         (
             [("release", "id", "more"), "x"],
-            "was given ('release', 'id', 'more'). A release is (release, sae_id).",
+            "was given ('release', 'id', 'more'). Give a release as (release, sae_id), two texts.",
         ),
-        ([(3, "id"), "x"], "was given (3, 'id'). A release is (release, sae_id)."),
+        ([(3, "id"), "x"], "was given (3, 'id'). Give a release as (release, sae_id), two texts."),
         ([3, 4], "was given int as an SAE. Give an SAE, a folder, or (release, sae_id)."),
         ({"a": None, "b": None}, "was given NoneType as an SAE."),
     ],

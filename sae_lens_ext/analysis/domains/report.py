@@ -73,7 +73,7 @@ class DomainReport:
                 return row
         raise ValueError(
             f"This report has no measurement of {sae!r} on {domain!r}. It has the SAEs {', '.join(map(repr, self.saes))} "
-            f"and the domains {', '.join(map(repr, self.domains))}."
+            f"and the domains {', '.join(map(repr, self.domains))}. Give one of these."
         )
 
     def to_frame(self) -> "pd.DataFrame":
@@ -101,7 +101,7 @@ class DomainReport:
 
         if base not in self.saes:
             raise ValueError(
-                f"This report has no SAE {base!r} to compare with. It has {', '.join(map(repr, self.saes))}."
+                f"This report has no SAE {base!r} to compare with. It has {', '.join(map(repr, self.saes))}. Give one of these."
             )
         rows = []
         for row in self.measurements:

@@ -28,7 +28,7 @@ def through_output_weights(rows: torch.Tensor, hook_name: str, layer: int, model
     if weights.shape[0] != rows.shape[1]:
         raise ValueError(
             f"The SAE at {hook_name!r} has rows of width {rows.shape[1]}, but the heads of layer {layer} have {weights.shape[0]} dimensions together. It "
-            "belongs to another model, or to one head alone."
+            "belongs to another model, or to one head alone. Give one of all heads of this model."
         )
     mapped = rows @ weights
     norm = getattr(block, "ln1_post", None)

@@ -271,7 +271,8 @@ class FlowSites(Mapping[str, SAE[Any]]):
         if name is not None:
             return name
         raise ValueError(
-            f"{self._caller} was given no SAE at {hook_name!r}. There are SAEs at {', '.join(map(repr, self._sites))}."
+            f"{self._caller} was given no SAE at {hook_name!r}. There are SAEs at {', '.join(map(repr, self._sites))}. Name one of these, or give "
+            "that SAE as well."
         )
 
     def at(self, layer: int, kind: Kind) -> str | None:

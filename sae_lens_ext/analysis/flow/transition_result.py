@@ -58,7 +58,7 @@ class TransitionResult:
             if (row.name, row.folded) == (name, folded):
                 return row
         raise ValueError(
-            f"This result has no {name!r} with folded = {folded}. It has {', '.join(f'{r.name!r} ({r.folded})' for r in self.rows)}."
+            f"This result has no {name!r} with folded = {folded}. It has {', '.join(f'{r.name!r} ({r.folded})' for r in self.rows)}. Give one of these."
         )
 
     def to_frame(self) -> "pd.DataFrame":

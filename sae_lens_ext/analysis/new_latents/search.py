@@ -43,7 +43,7 @@ class LatentReader:
         if x.shape[-1] != stack.cfg.d_in:
             raise ValueError(
                 f"The activations at {self.site.hook_name!r} have width {x.shape[-1]}, but the stack has d_in = "
-                f"{stack.cfg.d_in}. It belongs to another model or hook."
+                f"{stack.cfg.d_in}. It belongs to another model or hook: give those of the base."
             )
         with flat_heads(stack):
             acts = stack.encode(x.to(stack.device, stack.dtype))

@@ -57,7 +57,8 @@ def _firings(name: str, sae: SAE[Any], x: torch.Tensor) -> torch.Tensor:
     """Count the rows of `x` [n, d_in] on which each latent fires, [d_sae]."""
     if x.shape[-1] != sae.cfg.d_in:
         raise ValueError(
-            f"The activations have width {x.shape[-1]}, but the SAE {name!r} has d_in = {sae.cfg.d_in}. It belongs to another model or hook."
+            f"The activations have width {x.shape[-1]}, but the SAE {name!r} has d_in = {sae.cfg.d_in}. It belongs to another model or hook: give those it was "
+            "trained on."
         )
     _require_finite("the activations", x)
     fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64)

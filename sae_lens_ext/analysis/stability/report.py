@@ -324,7 +324,7 @@ class StabilityReport:
 def _require_class(label: str) -> None:
     if label not in (STABLE, MIDDLE, UNSTABLE, EXCLUDED):
         raise ValueError(
-            f"There is no class {label!r}. Classes are {STABLE!r}, {MIDDLE!r}, {UNSTABLE!r} and {EXCLUDED!r}."
+            f"There is no class {label!r}. Give {STABLE!r}, {MIDDLE!r}, {UNSTABLE!r} or {EXCLUDED!r}."
         )
 
 

@@ -99,7 +99,7 @@ class DoseResponse:
         found = next((row for row in self.rows if row.strength == strength), None)
         if found is None:
             raise ValueError(
-                f"Strength {strength} was not measured. There are {', '.join(f'{row.strength:g}' for row in self.rows)}."
+                f"Strength {strength} was not measured. There are {', '.join(f'{row.strength:g}' for row in self.rows)}. Give one of these."
             )
         return found
 

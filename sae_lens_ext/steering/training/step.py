@@ -220,7 +220,8 @@ class Trainer:
         if drift > _MOST_DRIFT and self.model.cfg.dtype in (torch.float32, torch.float64):
             raise RuntimeError(
                 f"Tokens were sampled with log-probabilities that differ by up to {drift:.2g} nats from those of the same tokens read at once, where rounding "
-                "gives 1e-4. This model's key-value cache or its padding is not exact, so its gradients would be those of another policy. Nothing was changed."
+                "gives 1e-4. This model's key-value cache or its padding is not exact, so its gradients would be those of another policy. Nothing was changed. "
+                "Load the model as another class, HookedTransformer or TransformerBridge."
             )
         return drift
 
@@ -267,6 +268,7 @@ class Trainer:
     def _warn_of_nothing(self, trained: np.ndarray) -> None:
         if self.step == 10 and len(set(self.rewards)) == 1 and not np.ptp(trained):
             _logger.warning(
-                "In the first 10 steps every sample got the reward %g, so nothing can be learnt. Is the task one that the model can do sometimes?",
+                "In the first 10 steps every sample got the reward %g, so nothing can be learnt. Give a task that the model can do "
+                "sometimes.",
                 self.rewards[0],
             )

@@ -90,7 +90,9 @@ class SteeringVectors(LinearCombination):
     def __getitem__(self, layer: int) -> torch.Tensor:
         found = require_layer(_SELF, layer)
         if found not in self.vectors:
-            raise ValueError(f"There is no steering vector of layer {found}. There are of {self._shown()}.")
+            raise ValueError(
+                f"There is no steering vector of layer {found}. There are of {self._shown()}: give one of these."
+            )
         return self.vectors[found].clone()
 
     def only(self, *layers: int) -> SteeringVectors:

@@ -127,7 +127,7 @@ def test_StabilityReport_share_of_a_class_that_is_none_is_refused() -> None:
 def test_StabilityReport_class_that_is_none_is_named() -> None:
     with pytest.raises(
         ValueError,
-        match=r"There is no class 'dead'\. Classes are 'stable', 'middle', 'unstable' and 'excluded'\.",
+        match=r"There is no class 'dead'\. Give 'stable', 'middle', 'unstable' or 'excluded'\.",
     ):
         REPORT.members("dead")
 

@@ -90,7 +90,7 @@ class OriginAgreement:
 
         if layer is not None and layer not in self.layers:
             raise ValueError(
-                f"There is no layer {layer!r}. There are {', '.join(map(str, self.layers))}; None is all."
+                f"There is no layer {layer!r}. There are {', '.join(map(str, self.layers))}. Give one of these, or None for all."
             )
         row = len(self.layers) if layer is None else self.layers.index(layer)
         return pd.DataFrame(

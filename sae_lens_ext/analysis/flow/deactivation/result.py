@@ -142,7 +142,7 @@ class DeactivationResult:
         ):
             if value not in known:
                 raise ValueError(
-                    f"This result has no {what} {value!r}. It has {', '.join(map(repr, known))}."
+                    f"This result has no {what} {value!r}. It has {', '.join(map(repr, known))}. Give one of these."
                 )
         k = self.kinds.index(predecessor)
         change, new = (t[:, k].double().numpy() for t in (self.activation_change, self.new_activation))

@@ -233,7 +233,7 @@ class TopActivations:
                     "Search again with it among the features."
                 )
         raise ValueError(
-            f"No features of {hook_name!r} were looked at. There are those of {', '.join(map(repr, self.sites))}."
+            f"No features of {hook_name!r} were looked at. There are those of {', '.join(map(repr, self.sites))}. Give one of these."
         )
 
     def __repr__(self) -> str:

@@ -130,7 +130,7 @@ class MaskingCurve:
         if not found:
             measured = "; ".join(f"{name}: {', '.join(map(str, self.counts(name)))}" for name in self.groups)
             raise ValueError(
-                f"This curve has no row with {n_masked} latents of the group {group!r} masked. It has {measured}."
+                f"This curve has no row with {n_masked} latents of the group {group!r} masked. It has {measured}. Give one of these."
             )
         return found
 

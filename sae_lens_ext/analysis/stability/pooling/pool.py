@@ -197,7 +197,7 @@ def _require_poolable(saes: Mapping[str, SAE[Any]], d_sae: int) -> None:
         if architecture not in _POOLABLE:
             raise ValueError(
                 f"The SAE {name!r} is of the architecture {architecture!r}, which pool_features does not take apart: it pools SAEs whose latents each "
-                f"have one encoder vector and one bias, of the architectures {', '.join(_POOLABLE)}."
+                f"have one encoder vector and one bias, of the architectures {', '.join(_POOLABLE)}. Give such SAEs."
             )
         for setting in ("architecture", *_COMMON_SETTINGS):
             one, other = (

@@ -85,7 +85,7 @@ class FeatureRecovery:
         for what, given, known in (("measure", measure, MEASURES), ("group", group, GROUPS)):
             if given not in known:
                 raise ValueError(
-                    f"A FeatureRecovery has no {what} {given!r}. It has {', '.join(map(repr, known))}."
+                    f"A FeatureRecovery has no {what} {given!r}. It has {', '.join(map(repr, known))}. Give one of these."
                 )
         found = [getattr(row, measure) for row in self.measurements if row.group == group]
         return [value for value in found if value is not None]

@@ -78,7 +78,7 @@ def _stacked(name: str, recorded: Any, n_layers: int, batch: torch.Tensor) -> to
     stacked = torch.stack([layer.detach().float() for layer in layers], dim=2)
     if stacked.shape[:2] != batch.shape:
         raise RuntimeError(
-            f"The routers recorded {name} for {tuple(stacked.shape[:2])} tokens, but the model was given {tuple(batch.shape)}. Is something else running it?"
+            f"The routers recorded {name} for {tuple(stacked.shape[:2])} tokens, but the model was given {tuple(batch.shape)}. Let nothing else run it meanwhile."
         )
     if not bool(stacked.isfinite().all()):
         strange = next(i for i, layer in enumerate(layers) if not bool(layer.isfinite().all()))

@@ -80,7 +80,7 @@ class DepthwiseCircuits:
         if sl is None or sh is None or not 0 <= sl <= l or not 0 <= sh < self.n_kv_heads:
             raise ValueError(
                 f"DepthwiseCircuits was asked for the source layer {source_layer!r}, head {source_head!r} of target layer {l}. Sources are the layers 0 to {l} "
-                f"with the heads 0 to {self.n_kv_heads - 1}."
+                f"with the heads 0 to {self.n_kv_heads - 1}. Give one of these."
             )
         return self._circuit((l, h, sl, sh))
 
@@ -236,7 +236,7 @@ class DepthwiseCircuits:
         if l is None or h is None or l not in self.weights or not 0 <= h < self.n_kv_heads:
             raise ValueError(
                 f"DepthwiseCircuits was asked for the target layer {layer!r}, head {head!r}. Targets are the layers 1 to {self.n_layers - 1} with the heads 0 to "
-                f"{self.n_kv_heads - 1}; layer 0 has no router."
+                f"{self.n_kv_heads - 1}; layer 0 has no router. Give one of these."
             )
         return l, h
 

@@ -81,7 +81,7 @@ class PathPatching:
         found = next((row for row in self.rows if row.mode == name), None)
         if found is None:
             raise ValueError(
-                f"The mode {name!r} was not measured. There are {', '.join(row.mode for row in self.rows)}."
+                f"The mode {name!r} was not measured. There are {', '.join(row.mode for row in self.rows)}. Give one of these."
             )
         return found
 

@@ -188,7 +188,7 @@ class TokenShift:
                 empty = number is not None and 0 <= number < len(self.sequences)
                 why = "has no generated token" if empty else "is none of the sequences"
                 raise ValueError(
-                    f"Row {row!r} {why}. There are {len(self.sequences)}, counted from 0; {len(filled)} of them have generated tokens, such as row {filled[0]}."
+                    f"Row {row!r} {why}. There are {len(self.sequences)}, counted from 0; {len(filled)} of them have generated tokens, such as row {filled[0]}: give these."
                 )
             known.append(number)
         if not known:
