@@ -126,7 +126,7 @@ def test_steer_is_the_same_for_the_same_seed(folder: Path, loaded: list[Any], ca
         (["--phases", "later"], "the phase 'later'"),
         (["--max-new-tokens", "0"], "--max-new-tokens 0 writes nothing"),
         (["--max-new-tokens", "99"], "is more than the 16 tokens"),
-        (["--temperature", "-1"], "--temperature -1.0 is none"),
+        (["--temperature", "-1"], "--temperature -1.0 is no temperature"),
         (["--top-p", "0"], "--top-p 0.0 is no probability"),
         (["--prompt", " "], "--prompt ' ' is empty"),
         (["--model-class", "AutoModelForCausalLM"], "The model class AutoModelForCausalLM cannot be steered"),
