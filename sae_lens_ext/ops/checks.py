@@ -85,7 +85,7 @@ def require_indices(caller: str, name: str, value: Any, shape: str, sizes: Sizes
         )
     if value.is_meta:
         raise ValueError(
-            f"{caller} was given {name} on meta, where there are no numbers. Give a tensor that holds some."
+            f"{caller} was given {name} on the meta device, without its numbers. Give a tensor that holds some."
         )
     sizes.fit(caller, name, value, shape)
     if value.device.type == "cpu" and value.numel():

@@ -101,7 +101,7 @@ def measure_firing_rates(
     hook_name = next((own.hook_name for own in metadata if own.hook_name), None)
     if hook_name is None:
         raise ValueError(
-            "measure_firing_rates was given SAEs that name no hook. Set sae.cfg.metadata.hook_name to where they read."
+            "measure_firing_rates was given SAEs that name no hook in their metadata. Set sae.cfg.metadata.hook_name to where they read."
         )
     head = next((own.hook_head_index for own in metadata if own.hook_head_index is not None), None)
     site = Site(hook_name, head)

@@ -53,7 +53,7 @@ class Plan:
                 )
         if self.context_size < 2:
             raise CommandError(
-                f"--context-size {self.context_size} leaves no room for text beside BOS. Give at least 2."
+                f"--context-size {self.context_size} leaves no room for text after BOS. Give at least 2 tokens, such as 128."
             )
         if self.general_fraction > 0 and not self.general:
             raise CommandError(

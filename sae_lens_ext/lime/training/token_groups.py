@@ -100,7 +100,7 @@ def _group(caller: str, model: Any, tokens: torch.Tensor, mask: torch.Tensor | N
         raise ValueError(f"{caller} was given {what} of dtype {tokens.dtype}. Give token ids, int64.")
     if tokens.is_meta or (mask is not None and mask.is_meta):
         raise ValueError(
-            f"{caller} was given {what}, or their loss mask, on the meta device, without numbers. Give token ids, int64."
+            f"{caller} was given {what}, or their loss mask, on the meta device, without its numbers. Give token ids, int64."
         )
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(

@@ -14,7 +14,7 @@ def require_language_model(caller: str, model: Any) -> None:
     """Raise ValueError unless a model has a tokenizer and gives logits."""
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(
-            f"{caller} was given a {type(model).__name__} without a tokenizer. Give one with model.tokenizer set."
+            f"{caller} was given a model without a tokenizer, so that it cannot write. Set model.tokenizer."
         )
     if getattr(model, "unembed", None) is None:
         raise ValueError(

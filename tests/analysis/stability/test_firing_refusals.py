@@ -26,7 +26,8 @@ def test_measure_firing_rates_needs_a_hook_that_the_model_has(hooked_model) -> N
     for sae in saes.values():
         sae.cfg.metadata.hook_name = None
     with pytest.raises(
-        ValueError, match=r"SAEs that name no hook. Set sae.cfg.metadata.hook_name to where they read\."
+        ValueError,
+        match=r"SAEs that name no hook in their metadata. Set sae.cfg.metadata.hook_name to where they read\.",
     ):
         measure(hooked_model, saes)
     saes["b"].cfg.metadata.hook_name = RESIDUAL[0]  # one that says it is enough
