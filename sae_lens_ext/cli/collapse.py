@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> None:
         per_word=options.per_word,
         batch_size=options.batch_size,
         autocast=options.autocast,
-        folds=FOLDS,
+        n_folds=FOLDS,
         seed=options.seed,
     )
     report.save(options.out)

@@ -44,7 +44,7 @@ def evaluate(model: Any, saes: dict[str, SAE[Any]], texts: Any = None, **setting
     small = {
         "context_size": CONTEXT,
         "max_tokens": CONTEXT * N_CONTEXTS,
-        "batch_size_prompts": BATCH,
+        "batch_size": BATCH,
         "show_progress": False,
     }
     return evaluate_domains(model, saes, TEXTS if texts is None else texts, **{**small, **settings})

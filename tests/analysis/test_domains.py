@@ -173,11 +173,11 @@ def test_evaluate_domains_reads_a_plain_hugging_face_model(gpt2_folder, sae_brid
         assert numbers(row) == pytest.approx(numbers(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("batch_size_prompts", [1, 5, 12, 100])
-def test_evaluate_domains_does_not_depend_on_the_batches(hooked_model, batch_size_prompts: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+def test_evaluate_domains_does_not_depend_on_the_batches(hooked_model, batch_size: int) -> None:
     saes = {"a": sae_at(RESIDUAL[0])}
     expected = evaluate(hooked_model, saes)
-    report = evaluate(hooked_model, saes, batch_size_prompts=batch_size_prompts)
+    report = evaluate(hooked_model, saes, batch_size=batch_size)
     for row, same in zip(report.measurements, expected.measurements, strict=True):
         assert numbers(row) == pytest.approx(numbers(same), rel=1e-4)
 
@@ -320,7 +320,7 @@ def test_evaluate_domains_does_not_count_what_an_sae_does_at_special_tokens(any_
         any_model,
         {"tame": sae_at(hook), "wild": wild},
         {"code": TEXTS["code"]},
-        batch_size_prompts=N_CONTEXTS,
+        batch_size=N_CONTEXTS,
     )
     tame, wild = report.measurements
     assert numbers(tame) == numbers(wild)

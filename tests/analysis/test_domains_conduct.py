@@ -211,10 +211,10 @@ def test_evaluate_domains_refuses_an_sae(hooked_model, make: Callable[[], SAE[An
         (
             None,
             TEXTS,
-            {"batch_size_prompts": -1},
-            r"evaluate_domains.batch_size_prompts = -1 is out of range",
+            {"batch_size": -1},
+            r"evaluate_domains.batch_size = -1 is out of range",
         ),
-        (None, TEXTS, {"batch_size_prompts": True}, r"batch_size_prompts must be a whole number, but True"),
+        (None, TEXTS, {"batch_size": True}, r"batch_size must be a whole number, but True"),
     ],
 )
 def test_evaluate_domains_refuses(

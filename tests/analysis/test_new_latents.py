@@ -11,7 +11,7 @@ from sae_lens_ext.language_model import packed_contexts
 from tests.architectures.bases import D_BASE, D_RESIDUAL, HOOK, base_sae, residual_for
 
 MODELS = ["hooked_model", "sae_bridge", "native_bridge"]
-FAST = {"context_size": 12, "batch_size_prompts": 3, "show_progress": False}
+FAST = {"context_size": 12, "batch_size": 3, "show_progress": False}
 
 
 def documents(n: int, seed: int) -> list[str]:
@@ -105,7 +105,7 @@ def test_compare_new_latents_agrees_with_a_loop_over_every_context(
 def test_compare_new_latents_does_not_depend_on_the_batches(hooked_model) -> None:
     stack, _ = stack_of()
     one, many = (
-        compare_new_latents(hooked_model, stack, TEXTS, domain="code", **{**FAST, "batch_size_prompts": size})
+        compare_new_latents(hooked_model, stack, TEXTS, domain="code", **{**FAST, "batch_size": size})
         for size in (1, 64)
     )
     assert [p.new.index for p in one.pairs] == [p.new.index for p in many.pairs]
@@ -218,7 +218,7 @@ def test_compare_new_latents_at_hook_z(model_fixture: str, head: int | None, req
         ({"tokens_around": -1}, "compare_new_latents.tokens_around = -1"),
         ({"context_size": 0}, "compare_new_latents.context_size = 0"),
         ({"max_tokens": 0}, "compare_new_latents.max_tokens = 0"),
-        ({"batch_size_prompts": True}, "compare_new_latents.batch_size_prompts must be a whole number"),
+        ({"batch_size": True}, "compare_new_latents.batch_size must be a whole number"),
         (
             {"texts": {}},
             "compare_new_latents was given texts of type dict without an entry. Give a mapping by name",

@@ -95,7 +95,7 @@ def test_compare_new_latents_ties_go_to_the_earlier_text_and_one_context_each(ta
     texts = {"b": B, "a": A, "c": ["w3 w3 w3 w3 w3 w3 w3"]}
     for size in (1, 8):
         result = compare_new_latents(
-            table_model, hand_stack(), texts, latents=[1], n_contexts=2, **BY_HAND, batch_size_prompts=size
+            table_model, hand_stack(), texts, latents=[1], n_contexts=2, **BY_HAND, batch_size=size
         )
         assert [context.text for context in result.pairs[0].new.contexts] == ["b", "a"]
     result = compare_new_latents(table_model, hand_stack(), texts, latents=[1], **BY_HAND)

@@ -27,7 +27,7 @@ _ALL = 10**15
 
 def collapse_report(
     model: Any,
-    texts_or_tokens: Sequence[str] | torch.Tensor,
+    texts: Sequence[str] | torch.Tensor,
     *,
     routers: Any = None,
     sites: Sequence[str] = ("residual", "values"),
@@ -38,7 +38,7 @@ def collapse_report(
     max_tokens: int = 32_768,
     words: Sequence[str] | Sequence[int] | None = (" is", " are", " was", " were"),
     per_word: int = 1668,
-    folds: int = 5,
+    n_folds: int = 5,
     batch_size: int = 8,
     autocast: bool = False,
     seed: int = 0,
@@ -58,7 +58,7 @@ def collapse_report(
 
     Args:
         model: A HookedTransformer or TransformerBridge, no SAE attached.
-        texts_or_tokens: Documents, packed into contexts and shuffled, or token ids int64 [n, pos].
+        texts: Documents, packed into contexts and shuffled, or token ids int64 [n, pos].
         routers: LIMe's, attached to the model; None for a model without.
         sites: Some of "residual", "keys", "values".
         alpha: Order of the entropy, or several, of which the first is shown.
@@ -69,7 +69,7 @@ def collapse_report(
         max_tokens: Tokens that the entropy is measured on, in whole contexts, at least one.
         words: Words of one token each, or ids of tokens; sought in ALL contexts, in their order. None leaves separability out.
         per_word: Occurrences of each word, at most; all words get as many as the rarest has.
-        folds: Of the cross-validation.
+        n_folds: Of the cross-validation.
         batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16; entropies and probes are computed in float64 whatever.
         seed: Of the contexts of documents and of the folds.
@@ -92,7 +92,7 @@ def collapse_report(
         require_positive_int(CALLER, name, number)
     for name, flag in (("z_score", z_score), ("autocast", autocast), ("show_progress", show_progress)):
         require_bool(CALLER, name, flag)
-    require_folds(CALLER, folds)
+    require_folds(CALLER, n_folds)
     require_seed(CALLER, seed)
     alphas = require_alphas(CALLER, alpha)
     require_detached(model)
@@ -100,7 +100,7 @@ def collapse_report(
     contexts = given_tokens(
         CALLER,
         model,
-        texts_or_tokens,
+        texts,
         context_size=context_size,
         max_tokens=max_tokens if words is None else _ALL,
         seed=seed,
@@ -111,7 +111,7 @@ def collapse_report(
         raise ValueError(
             f"{CALLER} was given skip_positions = {skip_positions!r} of contexts of {t} tokens. Give a whole number from 0 to {t - 1}."
         )
-    occurrences = find_occurrences(CALLER, model, contexts, words, per_word=per_word, folds=folds)
+    occurrences = find_occurrences(CALLER, model, contexts, words, per_word=per_word, n_folds=n_folds)
     with evaluating(model):
         reading = ContextReading(
             CALLER,
@@ -126,7 +126,7 @@ def collapse_report(
         entropies = reading.entropies(alphas, z_score=z_score)
         features = reading.features()
     accuracies = {
-        place: fold_accuracies(CALLER, x, occurrences.labels, folds=folds, seed=seed)
+        place: fold_accuracies(CALLER, x, occurrences.labels, n_folds=n_folds, seed=seed)
         for place, x in tqdm(features.items(), desc="Probing", disable=not show_progress or not features)
     }
     return CollapseReport(
@@ -154,7 +154,7 @@ def collapse_report(
             "context_size": t,
             "skip_positions": skipped,
             "z_score": z_score,
-            "folds": folds,
+            "n_folds": n_folds,
             "batch_size": batch_size,
             "autocast": autocast,
             "seed": seed,

@@ -31,7 +31,7 @@ NO_WORDS = Occurrences((), (), 0, *(torch.empty(0, dtype=torch.long) for _ in ra
 
 
 def find_occurrences(
-    caller: str, model: Any, contexts: torch.Tensor, words: Any, *, per_word: int, folds: int
+    caller: str, model: Any, contexts: torch.Tensor, words: Any, *, per_word: int, n_folds: int
 ) -> Occurrences:
     """Find the first occurrences of each word, as many of each as there are of the rarest, up to `per_word`.
 
@@ -41,7 +41,7 @@ def find_occurrences(
         contexts: Token ids [n, pos].
         words: Words that are one token each, with the space they begin with, or ids of tokens; at least two. None for none.
         per_word: How many of each, at most.
-        folds: How many of each there must be at least.
+        n_folds: How many of each there must be at least.
 
     Raises:
         ValueError: Words are no single tokens, or given as text to a model without a tokenizer; there are fewer than two, or one twice; there are too few
@@ -49,18 +49,18 @@ def find_occurrences(
     """
     if words is None:
         return NO_WORDS
-    if per_word < folds:
+    if per_word < n_folds:
         raise ValueError(
-            f"{caller} was given per_word = {per_word} and folds = {folds}, but each fold needs an occurrence of each word. Give a per_word of at least {folds}."
+            f"{caller} was given per_word = {per_word} and n_folds = {n_folds}, but each fold needs an occurrence of each word. Give a per_word of at least {n_folds}."
         )
     names, ids = _tokens_of(caller, model, words)
     found = [(contexts == token).nonzero() for token in ids]
     n = min(per_word, *map(len, found))
-    if n < folds:
+    if n < n_folds:
         counted = ", ".join(f"{len(where)} of {name!r}" for name, where in zip(names, found, strict=True))
         raise ValueError(
-            f"{caller} found {counted} in {contexts.numel():,} tokens and takes {n} of each (per_word = {per_word}), but separability over {folds} folds needs "
-            f"{folds} of each. Give more text, other words, or words=None to leave separability out."
+            f"{caller} found {counted} in {contexts.numel():,} tokens and takes {n} of each (per_word = {per_word}), but separability over {n_folds} folds needs "
+            f"{n_folds} of each. Give more text, other words, or words=None to leave separability out."
         )
     where = torch.cat([one[:n] for one in found])
     labels = torch.arange(len(ids)).repeat_interleave(n)

@@ -38,7 +38,7 @@ def evaluate_domains(
     *,
     context_size: int = 128,
     max_tokens: int = 16_384,
-    batch_size_prompts: int = 8,
+    batch_size: int = 8,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -54,7 +54,7 @@ def evaluate_domains(
         texts: Held-out documents by domain, such as `{"code": [...], "general": [...]}`.
         context_size: Tokens per context.
         max_tokens: Tokens read of each text, at most.
-        batch_size_prompts: Contexts per forward pass.
+        batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16, as SAELens' `autocast_lm` does; the SAEs keep their precision.
         seed: Which contexts of a text are read, and in which order.
         show_progress: Show a progress bar.
@@ -73,7 +73,7 @@ def evaluate_domains(
     numbers = {
         "context_size": context_size,
         "max_tokens": max_tokens,
-        "batch_size_prompts": batch_size_prompts,
+        "batch_size": batch_size,
     }
     for name, value in numbers.items():
         require_positive_int("evaluate_domains", name, value)
@@ -86,7 +86,7 @@ def evaluate_domains(
     special = special_tokens(model)
     device = next(model.parameters()).device
     totals = {(name, domain): _Totals() for name in measured for domain in texts}
-    batches = [(domain, batch) for domain in texts for batch in tokens[domain].split(batch_size_prompts)]
+    batches = [(domain, batch) for domain in texts for batch in tokens[domain].split(batch_size)]
     for domain, batch in tqdm(batches, desc="Evaluating", disable=not show_progress):
         run = ForwardPasses(model, batch.to(device), ~torch.isin(batch, special).to(device), autocast)
         activations, ce = run.clean(set(sites.values()))

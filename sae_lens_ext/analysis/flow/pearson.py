@@ -31,7 +31,7 @@ def pearson_matches(
     top_k: int = 1,
     context_size: int = 128,
     max_tokens: int = 65_536,
-    batch_size_prompts: int = 16,
+    batch_size: int = 16,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -51,7 +51,7 @@ def pearson_matches(
         top_k: Partners of each feature.
         context_size: Tokens per context.
         max_tokens: Tokens read, at most.
-        batch_size_prompts: Contexts per forward pass.
+        batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16; the SAEs keep their precision.
         seed: Which contexts of the text are read.
         show_progress: Show a progress bar.
@@ -86,7 +86,7 @@ def pearson_matches(
         contexts,
         {hook: (wanted, predecessors)},
         top_k=top_k,
-        batch_size=batch_size_prompts,
+        batch_size=batch_size,
         autocast=autocast,
         show_progress=show_progress,
     )[hook]

@@ -39,7 +39,7 @@ def transition_explained_variance(
     fold: bool = False,
     context_size: int = 128,
     max_tokens: int = 16_384,
-    batch_size_prompts: int = 8,
+    batch_size: int = 8,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -58,7 +58,7 @@ def transition_explained_variance(
         fold: Measure every match with folded thresholds as well; both SAEs must be JumpReLU.
         context_size: Tokens per context.
         max_tokens: Tokens read, at most.
-        batch_size_prompts: Contexts per forward pass.
+        batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16; the SAEs keep their precision.
         seed: Which contexts of the text are read.
         show_progress: Show a progress bar.
@@ -95,7 +95,7 @@ def transition_explained_variance(
         model,
         list({site.hook_name: site for site in sites.values()}.values()),
         contexts["texts"],
-        batch_size=batch_size_prompts,
+        batch_size=batch_size,
         autocast=autocast,
         show_progress=show_progress,
         description="Explained variance",

@@ -39,7 +39,7 @@ def compare_new_latents(
     tokens_around: int = 12,
     context_size: int = 128,
     max_tokens: int = 65_536,
-    batch_size_prompts: int = 8,
+    batch_size: int = 8,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -63,7 +63,7 @@ def compare_new_latents(
         tokens_around: Tokens shown on each side of the peak, within its context.
         context_size: Tokens per context.
         max_tokens: Tokens read of each text, at most.
-        batch_size_prompts: Contexts per forward pass.
+        batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16, as SAELens' `autocast_lm` does; the stack keeps its precision.
         seed: Which contexts of a text are read, and in which order.
         show_progress: Show a progress bar.
@@ -91,7 +91,7 @@ def compare_new_latents(
         ("tokens_around", tokens_around),
         ("context_size", context_size),
         ("max_tokens", max_tokens),
-        ("batch_size_prompts", batch_size_prompts),
+        ("batch_size", batch_size),
     ):
         require_positive_int(_CALLER, name, value)
     require_texts(_CALLER, texts)
@@ -113,7 +113,7 @@ def compare_new_latents(
         contexts,
         columns,
         n_contexts=n_contexts,
-        batch_size=batch_size_prompts,
+        batch_size=batch_size,
         show_progress=show_progress,
     )
     chosen = range(len(new))
@@ -122,7 +122,7 @@ def compare_new_latents(
         contribution = energy * stack.W_dec[new].double().square().sum(dim=-1).to(energy.device)
         chosen = contribution.sort(descending=True, stable=True).indices[:n_latents].tolist()
     shown = dict.fromkeys(flat for i in chosen for flat in (new[i], nearest[i][0]))
-    uses = _uses(reader, contexts, columns, findings, list(shown), tokens_around, batch_size_prompts)
+    uses = _uses(reader, contexts, columns, findings, list(shown), tokens_around, batch_size)
     return NewLatents(
         pairs=tuple(LatentPair(uses[new[i]], uses[nearest[i][0]], nearest[i][1]) for i in chosen),
         domain=domain,

@@ -57,7 +57,7 @@ def measure_firing_rates(
     *,
     context_size: int = 128,
     max_tokens: int = 65_536,
-    batch_size_prompts: int = 16,
+    batch_size: int = 16,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -73,7 +73,7 @@ def measure_firing_rates(
         texts: Documents.
         context_size: Tokens per context.
         max_tokens: Tokens read, at most. A latent that fires on one token in a thousand needs 100,000 for 100 firings.
-        batch_size_prompts: Contexts per forward pass.
+        batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16, as SAELens' `autocast_lm` does.
         seed: Which contexts of the text are read.
         show_progress: Show a progress bar.
@@ -89,7 +89,7 @@ def measure_firing_rates(
     for name, value in (
         ("context_size", context_size),
         ("max_tokens", max_tokens),
-        ("batch_size_prompts", batch_size_prompts),
+        ("batch_size", batch_size),
     ):
         require_positive_int("measure_firing_rates", name, value)
     require_texts("measure_firing_rates", {"texts": texts})
@@ -110,7 +110,7 @@ def measure_firing_rates(
     ranks = current_ranks()
 
     def activations() -> Iterator[torch.Tensor]:
-        batches = share_of(tokens["texts"].split(batch_size_prompts), ranks)
+        batches = share_of(tokens["texts"].split(batch_size), ranks)
         for batch in tqdm(batches, desc="Firing rates", disable=not (show_progress and ranks.is_first)):
             x = read_activations(model, batch, site, autocast=autocast)
             yield x[~torch.isin(batch, special).to(x.device)]
@@ -130,19 +130,21 @@ def measure_firing_rates(
 
 
 @torch.no_grad()
-def firing_rates_on(saes: SAESources, activations: torch.Tensor, *, batch_size: int = 4096) -> FiringRates:
+def firing_rates_on(
+    saes: SAESources, activations: torch.Tensor, *, batch_size_tokens: int = 4096
+) -> FiringRates:
     """Do as `measure_firing_rates` on activations that are at hand.
 
     Args:
         saes: Two or more SAEs of one hook, as for `feature_stability`.
         activations: [n, d_in], as the SAEs read them, special tokens left out.
-        batch_size: Activations encoded at once.
+        batch_size_tokens: Activations encoded at once.
 
     Raises:
         ValueError: There are fewer than two SAEs, or of different hooks; one has a normalisation that was not folded; the
             activations have another width, are none, NaN or infinite.
     """
-    require_positive_int("firing_rates_on", "batch_size", batch_size)
+    require_positive_int("firing_rates_on", "batch_size_tokens", batch_size_tokens)
     opened = open_saes("firing_rates_on", saes)
     require_same_site("firing_rates_on", opened)
     require_folded("firing_rates_on", opened)
@@ -157,7 +159,7 @@ def firing_rates_on(saes: SAESources, activations: torch.Tensor, *, batch_size: 
         )
     metadata = next(iter(opened.values())).cfg.metadata
     return _rates(
-        count_firings(opened, activations.split(min(batch_size, len(activations)))),
+        count_firings(opened, activations.split(min(batch_size_tokens, len(activations)))),
         opened,
         {**versions(), "model_name": metadata.model_name, "hook_name": metadata.hook_name},
     )

@@ -25,7 +25,7 @@ def report(model: Any, contexts: Any, **settings: Any) -> Any:
     return collapse_report(
         model,
         contexts,
-        **{"words": WORDS, "folds": 3, "max_tokens": 10 * CONTEXT, "batch_size": 4} | settings,
+        **{"words": WORDS, "n_folds": 3, "max_tokens": 10 * CONTEXT, "batch_size": 4} | settings,
     )
 
 
@@ -68,7 +68,7 @@ def test_separability_is_that_of_the_first_occurrences_of_all_contexts(
             features = torch.stack([x[r, p] for r, p, _ in chosen])
             labels = torch.tensor([label for _, _, label in chosen])
             assert found.separability[site][i] == pytest.approx(
-                separability(features, labels, folds=3), abs=0.03
+                separability(features, labels, n_folds=3), abs=0.03
             )
 
 
@@ -154,12 +154,12 @@ def test_autocast_is_near(hooked_model: Any, contexts: torch.Tensor) -> None:
         ({"alpha": ()}, "Give one order"),
         ({"max_tokens": 0}, "max_tokens = 0"),
         ({"per_word": 1.5}, "per_word must be a whole number"),
-        ({"per_word": 2}, "per_word = 2 and folds = 3.*at least 3"),
+        ({"per_word": 2}, "per_word = 2 and n_folds = 3.*at least 3"),
         ({"seed": -1}, "seed = -1. Give a whole number from 0"),
         ({"seed": "x"}, "seed = 'x'"),
         ({"batch_size": True}, "batch_size"),
-        ({"folds": 1}, "folds = 1"),
-        ({"folds": 50}, "separability over 50 folds needs 50 of each.*words=None"),
+        ({"n_folds": 1}, "n_folds = 1"),
+        ({"n_folds": 50}, "separability over 50 folds needs 50 of each.*words=None"),
         ({"skip_positions": CONTEXT}, "skip_positions = 16 of contexts of 16 tokens"),
         ({"skip_positions": -1}, "skip_positions = -1"),
         ({"z_score": None}, "z_score = None"),

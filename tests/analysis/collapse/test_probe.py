@@ -52,7 +52,7 @@ def test_features_that_say_nothing_are_at_chance() -> None:
 def test_agrees_with_a_fit_fold_by_fold(noise: float, d: int, classes: int) -> None:
     x, y = blobs(20, d, classes, noise)
     x = x * torch.logspace(-3, 3, d) + 7  # standardising undoes it
-    found = fold_accuracies("test", x, y, folds=4, seed=3)
+    found = fold_accuracies("test", x, y, n_folds=4, seed=3)
     assert found.tolist() == pytest.approx(naive_separability(x, y, 4, 3))
 
 
@@ -60,7 +60,7 @@ def test_a_dimension_that_changes_in_one_fold_alone_agrees_too() -> None:
     x, y = blobs(12, 4, 3, 1.0)
     x[:, 0] = 2.0
     x[(deal_into_folds(y, 4, 0) == 1).nonzero()[0], 0] = 50.0
-    found = fold_accuracies("test", x, y, folds=4, seed=0)
+    found = fold_accuracies("test", x, y, n_folds=4, seed=0)
     assert found.tolist() == pytest.approx(naive_separability(x, y, 4, 0))
 
 
@@ -80,11 +80,11 @@ def test_names_of_classes_are_no_matter() -> None:
 def test_the_seed_alone_decides_the_folds() -> None:
     x, y = blobs(30, 3, 4, 1.5)
     torch.manual_seed(7)
-    first = fold_accuracies("test", x, y, folds=5, seed=1)
+    first = fold_accuracies("test", x, y, n_folds=5, seed=1)
     state = torch.get_rng_state()
-    assert torch.equal(first, fold_accuracies("test", x, y, folds=5, seed=1))
+    assert torch.equal(first, fold_accuracies("test", x, y, n_folds=5, seed=1))
     assert torch.equal(state, torch.get_rng_state())
-    assert not torch.equal(first, fold_accuracies("test", x, y, folds=5, seed=2))
+    assert not torch.equal(first, fold_accuracies("test", x, y, n_folds=5, seed=2))
 
 
 def test_folds_hold_every_class_evenly() -> None:
@@ -117,11 +117,11 @@ def test_gradients_are_not_asked_for() -> None:
             3,
             "3 of class 0, 2 of class 1, to be dealt into 3 folds",
         ),
-        (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), 1, "folds = 1"),
-        (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), True, "folds = True"),
-        (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), 2.5, "folds = 2.5"),
+        (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), 1, "n_folds = 1"),
+        (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), True, "n_folds = True"),
+        (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), 2.5, "n_folds = 2.5"),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(features: Any, labels: Any, folds: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        separability(features, labels, folds=folds)
+        separability(features, labels, n_folds=folds)

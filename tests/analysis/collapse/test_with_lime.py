@@ -16,7 +16,7 @@ WORDS = (5, 9)
 
 
 def report(model: Any, tokens: torch.Tensor, **settings: Any) -> Any:
-    return collapse_report(model, tokens, **{"words": WORDS, "folds": 2, "max_tokens": 10_000} | settings)
+    return collapse_report(model, tokens, **{"words": WORDS, "n_folds": 2, "max_tokens": 10_000} | settings)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_pearson_matches_is_corrcoef_of_dense_activations(any_model: Any, top_k:
     saes = saes_of(any_model, "early", "late", "mlp", "heads")
     late = own_name(any_model, *HOOKS["late"])
     saes[late].threshold.data[5] = 1e9  # type: ignore[union-attr]
-    found = pearson_matches(any_model, saes, TEXTS["code"], late, top_k=top_k, batch_size_prompts=5, **SMALL)
+    found = pearson_matches(any_model, saes, TEXTS["code"], late, top_k=top_k, batch_size=5, **SMALL)
     acts = dense(any_model, saes)
     assert set(found) == {"residual", "mlp", "attention"}
     for kind, site in (("residual", "early"), ("mlp", "mlp"), ("attention", "heads")):

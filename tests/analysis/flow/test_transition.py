@@ -66,7 +66,7 @@ def predicted(
 def test_transition_is_its_formula_and_the_baselines_are_theirs(any_model: Any) -> None:
     first, second = saes_of(any_model, "early", "late").values()
     x, after = read(any_model, first, second)
-    result = transition(any_model, first, second, fold=True, batch_size_prompts=3)
+    result = transition(any_model, first, second, fold=True, batch_size=3)
     for name, one_to_one in (("cosine", False), ("permutation", True)):
         indices = match_features(first, second, one_to_one=one_to_one).indices
         for folded in (False, True):

@@ -20,7 +20,7 @@ def measure(model: Any, saes: Any, texts: Any = None, **settings: Any) -> Firing
     small = {
         "context_size": CONTEXT,
         "max_tokens": CONTEXT * N_CONTEXTS,
-        "batch_size_prompts": BATCH,
+        "batch_size": BATCH,
         "show_progress": False,
     }
     return measure_firing_rates(
@@ -89,10 +89,10 @@ def test_measure_firing_rates_runs_the_model_once_for_all_saes(any_model: Any) -
     assert len(passes) == N_CONTEXTS // BATCH
 
 
-@pytest.mark.parametrize("batch_size_prompts", [1, 5, 100])
-def test_measure_firing_rates_does_not_depend_on_the_batches(hooked_model, batch_size_prompts: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_measure_firing_rates_does_not_depend_on_the_batches(hooked_model, batch_size: int) -> None:
     saes = pair_at(RESIDUAL[0])
-    found = measure(hooked_model, saes, batch_size_prompts=batch_size_prompts)
+    found = measure(hooked_model, saes, batch_size=batch_size)
     for rates, expected in zip(found.rates, measure(hooked_model, saes).rates, strict=True):
         torch.testing.assert_close(rates, expected, atol=2 / found.n_tokens, rtol=0)
 
@@ -146,8 +146,8 @@ def test_firing_rates_on_is_measure_firing_rates_on_the_same_activations(hooked_
     saes = pair_at(RESIDUAL[0])
     tokens, x = activations_of(hooked_model, RESIDUAL[0])
     measured = measure(hooked_model, saes)
-    for batch_size in (7, 4096):
-        found = firing_rates_on(saes, x[tokens != 0], batch_size=batch_size)
+    for batch_size_tokens in (7, 4096):
+        found = firing_rates_on(saes, x[tokens != 0], batch_size_tokens=batch_size_tokens)
         assert (found.names, found.n_tokens) == (measured.names, measured.n_tokens)
         for rates, expected in zip(found.rates, measured.rates, strict=True):
             torch.testing.assert_close(rates, expected, atol=1 / found.n_tokens, rtol=0)

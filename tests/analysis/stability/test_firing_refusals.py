@@ -49,12 +49,14 @@ def test_measure_firing_rates_needs_a_model_by_itself_and_texts_with_words(hooke
         measure(hooked_model, saes)
 
 
-@pytest.mark.parametrize("name", ["context_size", "max_tokens", "batch_size_prompts"])
+@pytest.mark.parametrize("name", ["context_size", "max_tokens", "batch_size"])
 def test_measure_firing_rates_needs_positive_numbers(hooked_model, name: str) -> None:
     with pytest.raises(ValueError, match=rf"measure_firing_rates.{name} = 0 is out of range"):
         measure(hooked_model, pair_at(RESIDUAL[0]), **{name: 0})
-    with pytest.raises(ValueError, match=r"firing_rates_on.batch_size must be a whole number, but 2.0"):
-        firing_rates_on(pair_at(RESIDUAL[0]), torch.randn(5, 16), batch_size=2.0)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        ValueError, match=r"firing_rates_on.batch_size_tokens must be a whole number, but 2.0"
+    ):
+        firing_rates_on(pair_at(RESIDUAL[0]), torch.randn(5, 16), batch_size_tokens=2.0)  # pyright: ignore[reportArgumentType]
 
 
 def test_measure_firing_rates_refuses_saes_of_another_width_or_hook(hooked_model) -> None:

@@ -128,7 +128,7 @@ def rates_of(model: Any, **settings: Any) -> Any:
         **{
             "context_size": CONTEXT,
             "max_tokens": CONTEXT * N_CONTEXTS,
-            "batch_size_prompts": BATCH,
+            "batch_size": BATCH,
             "show_progress": False,
             **settings,
         },

@@ -17,7 +17,7 @@ def _random(*shape: int) -> torch.Tensor:
 
 
 def _classes() -> dict[str, Any]:
-    return {"features": _random(24, D), "labels": torch.arange(24) % 3, "folds": 2, "seed": 0}
+    return {"features": _random(24, D), "labels": torch.arange(24) % 3, "n_folds": 2, "seed": 0}
 
 
 _FLAGS = (Variant("1", lambda _: 1, "refused"), Variant("None", lambda _: None, "refused"))
@@ -43,7 +43,7 @@ COLLAPSE = (
         ext.separability,
         _classes,
         ("features", "labels"),
-        {"folds": COUNT, "seed": SEED},
+        {"n_folds": COUNT, "seed": SEED},
         hides=frozenset({"features"}),
         accepts=frozenset({"labels bool"}),
         skips=frozenset({"labels broadcast rows"}),  # one class alone

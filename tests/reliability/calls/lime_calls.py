@@ -23,7 +23,7 @@ def _train(tokens: Any, **given: Any) -> Any:
 
 def _circuits(**given: Any) -> Any:
     arguments: dict[str, Any] = {
-        "texts_or_tokens": tokens().repeat(4, 1),
+        "texts": tokens().repeat(4, 1),
         "min_count": 1,
         "context_size": 8,
     } | given
@@ -121,7 +121,7 @@ def calls() -> list[ModelCall]:
             "depthwise_circuits",
             _circuits,
             dict,
-            texts_or_tokens=w.NOTHING,
+            texts=w.NOTHING,
             top_k=w.COUNT,
             own_layer=w.FLAG,
             tokens_by=w.NOTHING,

@@ -85,9 +85,9 @@ STABILITY = (
     Call(
         "firing_rates_on",
         ext.firing_rates_on,
-        lambda: {"saes": saes(), "activations": activations(), "batch_size": 4},
+        lambda: {"saes": saes(), "activations": activations(), "batch_size_tokens": 4},
         ("activations",),
-        {"batch_size": COUNT},
+        {"batch_size_tokens": COUNT},
         {"saes": in_a_collection(LARGE, fewest=2)},
         words=WORDS,
         compare=lambda rates: rates.rates,

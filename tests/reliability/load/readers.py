@@ -117,7 +117,7 @@ READERS: dict[str, Reader] = {
 }
 _READING: dict[str, Any] = {
     "context_size": CONTEXT,
-    "batch_size_prompts": CONTEXTS_AT_ONCE,
+    "batch_size": CONTEXTS_AT_ONCE,
     "show_progress": False,
 }
 

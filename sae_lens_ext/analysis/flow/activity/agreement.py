@@ -22,7 +22,7 @@ _TOLERANCE = 1e-12
 def origin_agreement(
     activity: PredecessorActivity,
     *,
-    n_bootstrap: int = 1000,
+    n_resamples: int = 1000,
     n_shuffles: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -40,7 +40,7 @@ def origin_agreement(
 
     Args:
         activity: What `predecessor_activity` found.
-        n_bootstrap: Resamplings of the samples.
+        n_resamples: Resamplings of the samples.
         n_shuffles: Shufflings of the features' origins.
         confidence: Coverage of the intervals.
         seed: Of both.
@@ -48,7 +48,7 @@ def origin_agreement(
     Raises:
         ValueError: A number is out of range.
     """
-    require_positive_int("origin_agreement", "n_bootstrap", n_bootstrap)
+    require_positive_int("origin_agreement", "n_resamples", n_resamples)
     require_positive_int("origin_agreement", "n_shuffles", n_shuffles)
     if isinstance(confidence, bool) or not 0 < confidence < 1:
         raise ValueError(
@@ -62,8 +62,8 @@ def origin_agreement(
     confusion = by_sample.sum(axis=0)
     agreement, chance, kappa = kappa_with_all(confusion)
 
-    weights = resampling_weights(list(activity.text_sizes.values()), n_bootstrap, rng)
-    resampled = (weights @ by_sample.reshape(len(by_sample), -1)).reshape(n_bootstrap, *confusion.shape)
+    weights = resampling_weights(list(activity.text_sizes.values()), n_resamples, rng)
+    resampled = (weights @ by_sample.reshape(len(by_sample), -1)).reshape(n_resamples, *confusion.shape)
     agreement_again, _, kappa_again = kappa_with_all(resampled)
     shuffled = np.stack(
         [
@@ -89,7 +89,7 @@ def origin_agreement(
         provenance={
             **activity.provenance,
             "thresholds": activity.origins[activity.hooks[0]].thresholds.to_dict(),
-            "n_bootstrap": n_bootstrap,
+            "n_resamples": n_resamples,
             "n_shuffles": n_shuffles,
             "agreement_seed": seed,
         },

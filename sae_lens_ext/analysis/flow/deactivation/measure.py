@@ -45,8 +45,8 @@ def deactivation_test(
     max_exhaustive: int = 256,
     pearson_tokens: int = 16_384,
     context_size: int = 128,
-    batch_size: int = 64,
-    batch_size_prompts: int = 8,
+    batch_size: int = 8,
+    batch_size_interventions: int = 64,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -66,7 +66,7 @@ def deactivation_test(
     the median too.
 
     For each token and site the model runs once, with a row for every different predecessor: up to the predecessor's site with one row,
-    and from there, one block at most, with all. Nothing after the token is run. Memory: `batch_size + 1` rows of the context.
+    and from there, one block at most, with all. Nothing after the token is run. Memory: `batch_size_interventions + 1` rows of the context.
 
     Args:
         model: A HookedTransformer, a TransformerBridge or SAELens' HookedProxyLM, causal, with a tokenizer and no SAE attached.
@@ -83,8 +83,8 @@ def deactivation_test(
         max_exhaustive: Active features at a token beyond which "exhaustive" is refused.
         pearson_tokens: Tokens for "pearson", at most, after those of the texts tested.
         context_size: Tokens per context.
-        batch_size: Interventions per forward pass.
-        batch_size_prompts: Contexts per forward pass when activations are read.
+        batch_size: Contexts per forward pass when activations are read.
+        batch_size_interventions: Interventions per forward pass.
         autocast: Run the model in bfloat16; the SAEs keep their precision.
         seed: Texts, tokens, targets, random predecessors and the bootstrap.
         show_progress: Show progress bars.
@@ -115,8 +115,8 @@ def deactivation_test(
             "tokens_per_text": tokens_per_text,
             "max_features": max_features,
             "max_exhaustive": max_exhaustive,
+            "batch_size_interventions": batch_size_interventions,
             "batch_size": batch_size,
-            "batch_size_prompts": batch_size_prompts,
         },
     )
     flow = plan.sites
@@ -126,7 +126,7 @@ def deactivation_test(
         raise ValueError(
             "deactivation_test was given texts with nothing but special tokens, which do not count. Give documents with words in them."
         )
-    x = read_tokens(model, plan, text, position, batch_size_prompts, autocast, show_progress)
+    x = read_tokens(model, plan, text, position, batch_size, autocast, show_progress)
     targets = {
         site.layer: choose_targets(flow, site, x[site.hook_name], max_features, choice, [seed, 1, site.layer])
         for site in plan.tested
@@ -141,7 +141,7 @@ def deactivation_test(
                 site.hook_name: (targets[site.layer].feature.unique().tolist(), plan.predecessors(site))
                 for site in plan.tested
             },
-            batch_size=batch_size_prompts,
+            batch_size=batch_size,
             autocast=autocast,
             show_progress=show_progress,
         )
@@ -158,7 +158,9 @@ def deactivation_test(
                 flow[site.hook_name],
                 source,
                 tokens,
-                _interventions(model, plan, site, hook_name, source, tokens, batch_size, autocast),
+                _interventions(
+                    model, plan, site, hook_name, source, tokens, batch_size_interventions, autocast
+                ),
                 Naming(
                     plan.methods,
                     features,
@@ -197,12 +199,12 @@ def _interventions(
     hook_name: str,
     source: PredecessorSite,
     tokens: dict[int, torch.Tensor],
-    batch_size: int,
+    batch_size_interventions: int,
     autocast: bool,
 ) -> Interventions:
     """Give what runs the model, after trying whether it goes on with more rows than it was given."""
     interventions = Interventions(
-        model, plan.places[hook_name], plan.places[site.hook_name], batch_size, autocast
+        model, plan.places[hook_name], plan.places[site.hook_name], batch_size_interventions, autocast
     )
     shortest = min(tokens.values(), key=len)
     if interventions.expandable(shortest, source.rows[:2].float()):

@@ -30,7 +30,7 @@ def draw_texts(n_texts: int, seed: int) -> np.ndarray:
     """Draw as many texts as there are, with replacement, many times.
 
     Returns:
-        How often each text is drawn, [n_bootstrap, n_texts].
+        How often each text is drawn, [n_resamples, n_texts].
     """
     rng = np.random.default_rng([seed, 3])
     return rng.multinomial(n_texts, np.full(n_texts, 1 / n_texts), size=N_BOOTSTRAP)
@@ -46,7 +46,7 @@ def mean_of(
     Args:
         values: [n].
         text: The text of each, [n].
-        weights: As `draw_texts` gives, [n_bootstrap, n_texts].
+        weights: As `draw_texts` gives, [n_resamples, n_texts].
 
     Returns:
         Mean, lower and upper end; None each if there are no values.

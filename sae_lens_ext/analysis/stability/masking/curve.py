@@ -40,7 +40,7 @@ def masking_curve(
     context_size: int = 128,
     max_tokens: int = 16_384,
     max_ce_tokens: int | None = 2_048,
-    batch_size_prompts: int = 8,
+    batch_size: int = 8,
     autocast: bool = False,
     seed: int = 0,
     show_progress: bool = True,
@@ -72,7 +72,7 @@ def masking_curve(
         context_size: Tokens per context.
         max_tokens: Tokens read, at most.
         max_ce_tokens: Of these, how many cross-entropy is measured on, at most, in whole contexts; 0 or None for no cross-entropy.
-        batch_size_prompts: Contexts per forward pass.
+        batch_size: Contexts per forward pass.
         autocast: Run the model in bfloat16, as SAELens' `autocast_lm` does; the SAE keeps its precision.
         seed: Which contexts of the text are read, and which latents are masked.
         show_progress: Show progress bars.
@@ -91,7 +91,7 @@ def masking_curve(
         ("n_draws", n_draws),
         ("context_size", context_size),
         ("max_tokens", max_tokens),
-        ("batch_size_prompts", batch_size_prompts),
+        ("batch_size", batch_size),
         ("max_ce_tokens", max_ce_tokens or 1),
     ):
         require_positive_int("masking_curve", what, value)
@@ -111,7 +111,7 @@ def masking_curve(
     tokens = pack_texts(model, {TEXT: texts}, context_size=context_size, max_tokens=max_tokens, seed=seed)
     n_with_losses = min(len(tokens[TEXT]), max(1, max_ce_tokens // context_size)) if max_ce_tokens else 0
     reader = TextReader(model, name, sae, site, special_tokens(model), autocast)
-    batches = list(split_batches(tokens[TEXT], n_with_losses, batch_size_prompts))
+    batches = list(split_batches(tokens[TEXT], n_with_losses, batch_size))
     readings = [
         reader.read(batch, with_losses)
         for batch, with_losses in tqdm(batches, desc="Reading", disable=not show_progress)

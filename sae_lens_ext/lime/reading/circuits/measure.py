@@ -30,7 +30,7 @@ _CALLER = "depthwise_circuits"
 def depthwise_circuits(
     model: Any,
     routers: Any,
-    texts_or_tokens: Sequence[str] | torch.Tensor,
+    texts: Sequence[str] | torch.Tensor,
     *,
     top_k: int = 4,
     own_layer: bool = False,
@@ -66,7 +66,7 @@ def depthwise_circuits(
     Args:
         model: A HookedTransformer or TransformerBridge.
         routers: The LimeRouters that are attached to it.
-        texts_or_tokens: Documents, which are packed into contexts, BOS first and between them; or token ids [n, pos], int64, without padding.
+        texts: Documents, which are packed into contexts, BOS first and between them; or token ids [n, pos], int64, without padding.
         top_k: For how many sources of each target head the tokens are kept: those with the largest |value share|.
         own_layer: Whether heads of the target's own layer are among these. In a model that was trained with LIMe from the identity they crowd out the others.
         tokens_by: What tokens are ranked by: "share", or "norm", the size ‖c‖ of the contribution, in the units of values.
@@ -115,9 +115,7 @@ def depthwise_circuits(
         raise ValueError(
             f"{_CALLER} was given a model of one layer, which has no earlier layer to read. Give a model of at least two."
         )
-    tokens = given_tokens(
-        _CALLER, model, texts_or_tokens, context_size=context_size, max_tokens=max_tokens, seed=seed
-    )
+    tokens = given_tokens(_CALLER, model, texts, context_size=context_size, max_tokens=max_tokens, seed=seed)
     counted = which_count(model, tokens)
     vocabulary, counts = counted_vocabulary(_CALLER, tokens[counted], min_count)
     tokenizer = getattr(model, "tokenizer", None)

@@ -32,7 +32,7 @@ def unrelated(hooked_model: Any) -> PredecessorActivity:
 
 def test_planted_predecessors_agree_in_full(hooked_model: Any) -> None:
     activity = predecessor_activity(hooked_model, planted_saes(), documents(8), thresholds=HALF, **FAST)
-    found = origin_agreement(activity, n_bootstrap=50)
+    found = origin_agreement(activity, n_resamples=50)
 
     n = activity.n_tokens
     # 1: translated; 3, 5, 7: processed; 2, 4, 6: newborn; 0 and the one without a predecessor: unexplained.
@@ -44,7 +44,7 @@ def test_planted_predecessors_agree_in_full(hooked_model: Any) -> None:
 
 def test_scores_that_do_not_tell_agree_as_counted_by_hand(hooked_model: Any) -> None:
     activity = predecessor_activity(hooked_model, planted_saes(), documents(8), thresholds=HALF, **FAST)
-    found = origin_agreement(activity.with_thresholds(None), n_bootstrap=50)
+    found = origin_agreement(activity.with_thresholds(None), n_resamples=50)
 
     # All eight with a positive score are processed; three of them are by activity, and the ninth is unexplained by both.
     assert found.agreement[0].item() == pytest.approx(4 / 9)
@@ -54,7 +54,7 @@ def test_scores_that_do_not_tell_agree_as_counted_by_hand(hooked_model: Any) -> 
 
 
 def test_unrelated_features_agree_as_by_chance(unrelated: PredecessorActivity) -> None:
-    found = origin_agreement(unrelated, n_bootstrap=20, n_shuffles=200)
+    found = origin_agreement(unrelated, n_resamples=20, n_shuffles=200)
 
     assert found.kappa.abs().max().item() < 0.12
     assert found.p.min().item() > 0.02
@@ -90,7 +90,7 @@ def test_shuffling_moves_labels_with_all_that_an_item_counts() -> None:
 
 
 def test_the_confusion_is_counted_occurrence_by_occurrence(unrelated: PredecessorActivity) -> None:
-    found = origin_agreement(unrelated, n_bootstrap=2, n_shuffles=2)
+    found = origin_agreement(unrelated, n_resamples=2, n_shuffles=2)
     frame = unrelated.to_frame()
     by_activity = {
         "from nowhere": "unexplained",
@@ -109,7 +109,7 @@ def test_the_confusion_is_counted_occurrence_by_occurrence(unrelated: Predecesso
 
 
 def test_the_interval_is_that_of_resampled_samples(unrelated: PredecessorActivity) -> None:
-    found = origin_agreement(unrelated, n_bootstrap=2000, n_shuffles=2, seed=1)
+    found = origin_agreement(unrelated, n_resamples=2000, n_shuffles=2, seed=1)
     frame = unrelated.to_frame()
     agrees = {"R": "translated", "from nowhere": "unexplained"}
     agrees |= dict.fromkeys(["M", "A", "M&A"], "newborn") | dict.fromkeys(
@@ -143,13 +143,13 @@ def test_kappa_is_undefined_where_there_is_one_class_or_nothing() -> None:
 
 
 def test_the_seed_decides(unrelated: PredecessorActivity) -> None:
-    one, same, other = (origin_agreement(unrelated, n_bootstrap=50, seed=s).kappa_interval for s in (0, 0, 1))
+    one, same, other = (origin_agreement(unrelated, n_resamples=50, seed=s).kappa_interval for s in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_results_are_saved_shown_and_drawn(unrelated: PredecessorActivity, tmp_path: Path) -> None:
-    found = origin_agreement(unrelated, n_bootstrap=20, n_shuffles=20)
+    found = origin_agreement(unrelated, n_resamples=20, n_shuffles=20)
     found.save(tmp_path / "agreement.json")
     again = OriginAgreement.load(tmp_path / "agreement.json")
 
@@ -172,9 +172,9 @@ def test_an_activity_is_saved_shown_and_drawn(unrelated: PredecessorActivity, tm
         unrelated.n_tokens,
     )
     assert (
-        origin_agreement(again, n_bootstrap=5, n_shuffles=5)
+        origin_agreement(again, n_resamples=5, n_shuffles=5)
         .to_frame()
-        .equals(origin_agreement(unrelated, n_bootstrap=5, n_shuffles=5).to_frame())
+        .equals(origin_agreement(unrelated, n_resamples=5, n_shuffles=5).to_frame())
     )
     assert len(repr(unrelated).splitlines()) == 3
     assert "<table" in unrelated._repr_html_()
@@ -184,11 +184,11 @@ def test_an_activity_is_saved_shown_and_drawn(unrelated: PredecessorActivity, tm
 
 
 def test_numbers_out_of_range_are_refused(unrelated: PredecessorActivity) -> None:
-    with pytest.raises(ValueError, match="n_bootstrap"):
-        origin_agreement(unrelated, n_bootstrap=0)
+    with pytest.raises(ValueError, match="n_resamples"):
+        origin_agreement(unrelated, n_resamples=0)
     with pytest.raises(ValueError, match="n_shuffles"):
         origin_agreement(unrelated, n_shuffles=0)
     with pytest.raises(ValueError, match="confidence = 95"):
         origin_agreement(unrelated, confidence=95)
     with pytest.raises(ValueError, match="There is no layer 7"):
-        origin_agreement(unrelated, n_bootstrap=2, n_shuffles=2).table(7)
+        origin_agreement(unrelated, n_resamples=2, n_shuffles=2).table(7)

@@ -59,7 +59,9 @@ def test_deactivation_test_chooses_targets_whatever_the_methods(hooked_model) ->
     assert torch.equal(few.predecessor[:, :, -1], all_methods.predecessor[:, :, -1])
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"batch_size_prompts": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"batch_size_interventions": 1}, {"batch_size_interventions": 3}, {"batch_size": 1}]
+)
 def test_deactivation_test_does_not_depend_on_the_batches(hooked_model, settings: Any) -> None:
     saes = saes_of(hooked_model, "early", "late")
     expected, result = deactivate(hooked_model, saes), deactivate(hooked_model, saes, **settings)

@@ -44,7 +44,7 @@ def curve_of(
         "context_size": CONTEXT,
         "max_tokens": CONTEXT * N_CONTEXTS,
         "max_ce_tokens": CONTEXT * CE_CONTEXTS,
-        "batch_size_prompts": BATCH,
+        "batch_size": BATCH,
         "seed": SEED,
         "show_progress": False,
     }

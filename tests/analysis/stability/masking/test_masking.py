@@ -203,7 +203,7 @@ def test_masking_curve_does_not_count_what_is_at_special_tokens(any_model: Any) 
     hand = ByHand(any_model, hook, sae_at(hook))
     assert (hand.tokens[:, 1:] == 0).any()  # also between documents
     tame = curve_of(any_model, sae_at(hook), max_ce_tokens=0)
-    everything = {"batch_size_prompts": N_CONTEXTS, "max_ce_tokens": 0}
+    everything = {"batch_size": N_CONTEXTS, "max_ce_tokens": 0}
     any_model.hook_dict[hook].add_hook(
         lambda x, hook: torch.where(hand.counted[..., None], x, 50 * x.abs() + 1)
     )
@@ -215,10 +215,10 @@ def test_masking_curve_does_not_count_what_is_at_special_tokens(any_model: Any) 
         assert row.share_of_activation == pytest.approx(same.share_of_activation)
 
 
-@pytest.mark.parametrize("batch_size_prompts", [1, 5, 100])
-def test_masking_curve_does_not_depend_on_the_batches(hooked_model, batch_size_prompts: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_masking_curve_does_not_depend_on_the_batches(hooked_model, batch_size: int) -> None:
     expected = curve_of(hooked_model, sae_at(RESIDUAL[0]))
-    curve = curve_of(hooked_model, sae_at(RESIDUAL[0]), batch_size_prompts=batch_size_prompts)
+    curve = curve_of(hooked_model, sae_at(RESIDUAL[0]), batch_size=batch_size)
     for row, same in zip(curve.rows, expected.rows, strict=True):
         assert key_of(row) == key_of(same)
         assert (row.ev, row.ce) == pytest.approx((same.ev, same.ce), rel=1e-5)

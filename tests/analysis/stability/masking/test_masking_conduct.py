@@ -190,7 +190,7 @@ def test_masking_curve_refuses_an_sae_that_is_none_of_the_activations_it_reads(h
         (None, {"n_draws": 2.5}, r"masking_curve.n_draws must be a whole number"),
         (None, {"max_tokens": 0}, r"masking_curve.max_tokens = 0 is out of range"),
         (None, {"max_ce_tokens": -1}, r"masking_curve.max_ce_tokens = -1 is out of range"),
-        (None, {"batch_size_prompts": 0}, r"masking_curve.batch_size_prompts = 0 is out of range"),
+        (None, {"batch_size": 0}, r"masking_curve.batch_size = 0 is out of range"),
         (None, {"context_size": 17}, r"context_size = 17 is more than the 16 tokens that this model"),
         (None, {"context_size": 2}, r"The text 'held-out' holds no pair of tokens that counts"),
         (None, {"anchor": 3}, r"anchor = 3 is no position of an SAE. This report has 3: give 0 to 2"),
