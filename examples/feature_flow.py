@@ -128,7 +128,7 @@ print(f"\n{deactivation}")
 words = [token.strip() for token, _ in tops.tokens(*some[0], 10)]
 curve = dose_response(
     model,
-    lambda s: flow_steering(graph, s, seeds=some[0], layers=7),
+    lambda s: flow_steering(graph, s, starts=some[0], layers=7),
     [8.0] if SMALL else [4.0, 8.0, 16.0, 32.0],
     ["I would like to tell you about"]
     if SMALL

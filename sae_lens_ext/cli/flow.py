@@ -180,7 +180,7 @@ def _summary(graph: FlowGraph) -> str:
 
     lines = [repr(graph), *graph.missing, ""]
     nodes = graph.node_frame()
-    if not graph.seeds:
+    if not graph.starts:
         known: Any = nodes[nodes["origin"] != ""]
         for layer, part in known.groupby("layer"):
             lines += [
@@ -189,9 +189,9 @@ def _summary(graph: FlowGraph) -> str:
                 "",
             ]
         return "\n".join(lines)
-    for seed in graph.seeds:
-        lines.append(f"{graph.site(seed[0]).short}/{seed[1]}")
-        chain = [graph.position(feature) for feature in graph.chain(seed)]
+    for start in graph.starts:
+        lines.append(f"{graph.site(start[0]).short}/{start[1]}")
+        chain = [graph.position(feature) for feature in graph.chain(start)]
         table = nodes.iloc[chain].drop(columns=["kind"])
         if graph.activations is not None:
             table["fires on"] = [_fires_on(graph, *graph.nodes[i]) for i in chain]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sae_lens_ext.architectures.fold_thresholds import unit_row_thresholds
 from sae_lens_ext.number_checks import require_bool, require_number
+from sae_lens_ext.renamed import renamed_arguments
 from sae_lens_ext.steering.add_feature import AddFeature
 from sae_lens_ext.steering.add_vector import AddVector
 from sae_lens_ext.steering.intervention import InterventionSum, SingleIntervention
@@ -28,6 +29,7 @@ Layers = int | range | Sequence[int]
 _LAST_LINEAR = 1.0
 
 
+@renamed_arguments(seeds="starts")
 def flow_steering(
     graph: "FlowGraph",
     strength: float,
@@ -38,7 +40,7 @@ def flow_steering(
     layers: Layers | None = None,
     decay: float = -0.05,
     fold: bool = False,
-    seeds: Feature | Sequence[Feature] | None = None,
+    starts: Feature | Sequence[Feature] | None = None,
     positions: Positions = None,
     phases: Sequence[str] = PHASES,
 ) -> InterventionSum:
@@ -58,7 +60,7 @@ def flow_steering(
     The activations of BOS are changed too, unless `positions=slice(1, None)`. SAEs are trained without BOS, and many features fire on it.
 
     Args:
-        graph: What `trace_feature` gives. Of a graph of a whole model the `seeds` must be named.
+        graph: What `trace_feature` gives. Of a graph of a whole model the `starts` must be named.
         strength: s: length of what is added, in the units of the activations, or of θ with `fold`; with "suppress" the factor r, at
             most 1.
         sites: The SAEs by hook, as `trace_feature` takes them; by default those the graph was traced through, which a graph that
@@ -71,7 +73,7 @@ def flow_steering(
         decay: α of the exponential schedule, per layer; negative changes later layers less.
         fold: Add s · θ · d, with the threshold θ that the feature has when its decoder row is of unit norm (`fold_thresholds`), so that
             s counts in activations just above the threshold. JumpReLU SAEs only, "activate" only: a rescaling is the same with it.
-        seeds: Take only what flows into these features and what they flow into, with the modules' features that join on the way;
+        starts: Take only what flows into these features and what they flow into, with the modules' features that join on the way;
             (hook name, index) or several.
         positions: Which tokens; see `steer`.
         phases: Whether in the prompt, in what is generated, or both.
@@ -80,13 +82,13 @@ def flow_steering(
         One part for each feature, by layer.
 
     Raises:
-        ValueError: There are no SAEs, or none at a hook of a feature; no feature is left in these layers; a graph without seeds was given none; the mode,
+        ValueError: There are no SAEs, or none at a hook of a feature; no feature is left in these layers; a graph without starts was given none; the mode,
             schedule, strength, decay or layers are none; "linear" with "activate" and a strength below 1; `fold` with "suppress" or with SAEs that are not JumpReLU; a decoder row
             is zero.
     """
     strength, decay = _require_settings(strength, mode, schedule, decay, fold)
     found = _sites(graph, sites)
-    by_hook = _selected(graph, found, seeds, _wanted_layers(layers))
+    by_hook = _selected(graph, found, starts, _wanted_layers(layers))
     steered = sorted({found.site(hook).layer for hook in by_hook})
     strengths = layer_strengths(steered, strength, mode=mode, schedule=schedule, decay=decay)
     parts: list[SingleIntervention] = []
@@ -173,16 +175,16 @@ def _sites(graph: Any, sites: Any) -> "FlowSites":
 def _selected(
     graph: "FlowGraph",
     sites: "FlowSites",
-    seeds: Feature | Sequence[Feature] | None,
+    starts: Feature | Sequence[Feature] | None,
     wanted: frozenset[int] | None,
 ) -> dict[str, list[int]]:
     """Give the features to steer with, ascending, by hook in the order of the layers."""
-    if seeds is None and not graph.seeds:
+    if starts is None and not graph.starts:
         raise ValueError(
-            f"{CALLER} was given a graph of {len(graph.node_hook):,} features that was traced from none, such as a whole model's. Give seeds=, the features "
+            f"{CALLER} was given a graph of {len(graph.node_hook):,} features that was traced from none, such as a whole model's. Give starts=, the features "
             "whose flow shall be steered, or a graph of trace_feature."
         )
-    features = (graph if seeds is None else graph.subgraph(seeds)).feature_indices()
+    features = (graph if starts is None else graph.subgraph(starts)).feature_indices()
     chosen = {
         hook: list(dict.fromkeys(indices))
         for hook, indices in features.items()

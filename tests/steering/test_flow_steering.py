@@ -103,7 +103,7 @@ def test_layers_may_be_one_or_several() -> None:
 
 def test_features_of_a_graph_are_steered_with_once() -> None:
     graph = trace_feature(FOUR_LAYERS, (RES.format(2), 1), thresholds="paper")
-    parts = flow_steering(replace(graph, seeds=graph.seeds * 2), 1.0).parts
+    parts = flow_steering(replace(graph, starts=graph.starts * 2), 1.0).parts
     assert len(parts) == len(CHAIN)
     twice = replace(
         graph,
@@ -115,11 +115,11 @@ def test_features_of_a_graph_are_steered_with_once() -> None:
 
 def test_seeds_choose_whose_flow_is_steered() -> None:
     whole = flow_map(FOUR_LAYERS, thresholds="paper", show_progress=False)
-    chosen = flow_steering(whole, 2.0, seeds=(RES.format(1), 1), schedule="constant")
+    chosen = flow_steering(whole, 2.0, starts=(RES.format(1), 1), schedule="constant")
     assert {hook for hook, _ in CHAIN} == set(chosen.hook_names)
     assert all(axis == 0 for _, axis in steered(chosen))
     with pytest.raises(
-        ValueError, match=r"features that was traced from none, such as a whole model's. Give seeds="
+        ValueError, match=r"features that was traced from none, such as a whole model's. Give starts="
     ):
         flow_steering(whole, 2.0)
 
@@ -297,7 +297,7 @@ def activations(model: Any, tokens: torch.Tensor, name: str) -> torch.Tensor:
         ({"layers": -1}, "layers = -1. Give l"),
         ({"layers": True}, "layers = True. Give l"),
         ({"layers": (0, 1.5)}, "the layer 1.5. Layers are whole numbers"),
-        ({"seeds": (RES.format(0), 2)}, "has no node .'blocks.0.hook_resid_post', 2"),
+        ({"starts": (RES.format(0), 2)}, "has no node .'blocks.0.hook_resid_post', 2"),
         ({"phases": ("later",)}, "the phase 'later'"),
         ({"sites": "saes"}, "flow_steering was given 'saes' as sites"),
     ],

@@ -17,7 +17,7 @@ def to_networkx(graph: "FlowGraph") -> "nx.DiGraph":
     """See `FlowGraph.to_networkx`."""
     import networkx as nx
 
-    found = nx.DiGraph(seeds=list(graph.seeds), **graph.provenance)
+    found = nx.DiGraph(starts=list(graph.starts), **graph.provenance)
     frame = graph.node_frame()
     attributes = frame.drop(columns=["hook", "index"]).to_dict("records")
     found.add_nodes_from(zip(graph.nodes, map(_known, attributes), strict=True))
@@ -48,7 +48,7 @@ def write_json(graph: "FlowGraph", path: str | Path) -> None:
     """See `FlowGraph.to_json`."""
     found = to_networkx(graph)
     content = {
-        "seeds": [_name(*seed) for seed in graph.seeds],
+        "starts": [_name(*start) for start in graph.starts],
         "thresholds": graph.thresholds,
         "missing": list(graph.missing),
         "provenance": graph.provenance,

@@ -63,7 +63,7 @@ class FlowGraph:
     edge_null_quantile: torch.Tensor
     """[e], float32, 0 to 1: share of made-up features whose best score between the same two sites is smaller. They are made up after the
     features of the end that was matched: the target's on the way back, the source's on the way on."""
-    seeds: tuple[Feature, ...] = ()
+    starts: tuple[Feature, ...] = ()
     """The features the graph was traced from; none for a whole model's."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """From which score and null quantile on an edge is in the graph."""
@@ -103,21 +103,21 @@ class FlowGraph:
             found.setdefault(hook, []).append(index)
         return found
 
-    def chain(self, seed: Feature | None = None) -> list[Feature]:
+    def chain(self, start: Feature | None = None) -> list[Feature]:
         """Follow the residual stream through a feature: its best predecessor, that one's, …, and its best successor, that one's, ….
 
         The successor is the best of the graph's: in what `flow_map` gives, of the features whose best predecessor this is.
 
         Args:
-            seed: A node of the residual stream; by default the graph's only seed.
+            start: A node of the residual stream; by default the graph's only start.
 
         Returns:
-            Features by layer, ascending, the seed among them.
+            Features by layer, ascending, the start among them.
 
         Raises:
-            ValueError: There is no such node, or there is more than one seed to choose from.
+            ValueError: There is no such node, or there is more than one start to choose from.
         """
-        node = self.position(self._one_seed(seed))
+        node = self.position(self._one_start(start))
         chain = [node]
         while (before := self._best(chain[0], self.edge_target, self.edge_source)) is not None:
             chain.insert(0, before)
@@ -125,20 +125,20 @@ class FlowGraph:
             chain.append(after)
         return [self.nodes[i] for i in chain]
 
-    def subgraph(self, seeds: Feature | Sequence[Feature]) -> "FlowGraph":
+    def subgraph(self, starts: Feature | Sequence[Feature]) -> "FlowGraph":
         """Keep what flows into some features and what they flow into, with the modules' features that join on the way.
 
         Args:
-            seeds: One node or several.
+            starts: One node or several.
 
         Raises:
             ValueError: There is no such node.
         """
-        chosen = [seeds] if isinstance(seeds[0], str) else list(seeds)
-        positions = [self.position(seed) for seed in chosen]  # pyright: ignore[reportArgumentType]
+        chosen = [starts] if isinstance(starts[0], str) else list(starts)
+        positions = [self.position(start) for start in chosen]  # pyright: ignore[reportArgumentType]
         keep = np.zeros(len(self.node_hook), dtype=bool)
-        for ends, starts in ((self.edge_target, self.edge_source), (self.edge_source, self.edge_target)):
-            keep |= _reached(positions, ends.numpy(), starts.numpy(), len(keep))
+        for ends, others in ((self.edge_target, self.edge_source), (self.edge_source, self.edge_target)):
+            keep |= _reached(positions, ends.numpy(), others.numpy(), len(keep))
         of_module = torch.tensor([flow_site(name).kind != "residual" for name in self.hooks])[self.node_hook]
         joining = of_module[self.edge_source].numpy() & keep[self.edge_target.numpy()]
         keep[self.edge_source.numpy()[joining]] = True
@@ -146,14 +146,14 @@ class FlowGraph:
         return self._selected(torch.from_numpy(keep), torch.from_numpy(edges), tuple(chosen))  # pyright: ignore[reportArgumentType]
 
     def stronger(self, *, score: float = 0.0, null_quantile: float = 0.0) -> "FlowGraph":
-        """Keep the edges from these numbers on, and the nodes they join; seeds stay."""
+        """Keep the edges from these numbers on, and the nodes they join; starts stay."""
         edges = (self.edge_score >= score) & (self.edge_null_quantile >= null_quantile)
         keep = torch.zeros(len(self.node_hook), dtype=torch.bool)
         keep[self.edge_source[edges]] = True
         keep[self.edge_target[edges]] = True
-        for seed in self.seeds:
-            keep[self.position(seed)] = True
-        return self._selected(keep, edges, self.seeds)
+        for start in self.starts:
+            keep[self.position(start)] = True
+        return self._selected(keep, edges, self.starts)
 
     def with_activations(self, activations: "TopActivations") -> "FlowGraph":
         """Give the graph with what its features fire on, as `top_activations` found it.
@@ -262,7 +262,7 @@ class FlowGraph:
         """Write the graph as JSON, its columns as safetensors beside it. Activations and SAEs are not part of it."""
         content = {
             "hooks": list(self.hooks),
-            "seeds": [list(seed) for seed in self.seeds],
+            "starts": [list(start) for start in self.starts],
             "thresholds": self.thresholds,
             "missing": list(self.missing),
             "neuronpedia_ids": self.neuronpedia_ids,
@@ -283,7 +283,7 @@ class FlowGraph:
             return cls(
                 tuple(content["hooks"]),
                 *(tensors[name] for name in _TENSORS),
-                seeds=tuple((hook, index) for hook, index in content["seeds"]),
+                starts=tuple((hook, index) for hook, index in content["starts"]),
                 thresholds=content["thresholds"],
                 missing=tuple(content["missing"]),
                 neuronpedia_ids=content["neuronpedia_ids"],
@@ -299,7 +299,7 @@ class FlowGraph:
         return (
             f"FlowGraph of {len(self.node_hook)} features and {len(scores)} edges{middle}\n"
             f"  {', '.join(f'{count} {origin}' for origin, count in n.items())}\n"
-            f"  {len(self.seeds)} seeds, {len(self.hooks)} sites of {self.provenance.get('model_name')}"
+            f"  {len(self.starts)} starts, {len(self.hooks)} sites of {self.provenance.get('model_name')}"
         )
 
     def _repr_html_(self) -> str:
@@ -317,14 +317,12 @@ class FlowGraph:
             "kind": np.array([site.kind for site in sites], dtype=object)[hooks],
         }
 
-    def _one_seed(self, seed: Feature | None) -> Feature:
-        if seed is not None:
-            return seed
-        if len(self.seeds) != 1:
-            raise ValueError(
-                f"The graph has {len(self.seeds)} seeds. Say which feature's chain you want by chain(seed=…), one of graph.nodes."
-            )
-        return self.seeds[0]
+    def _one_start(self, start: Feature | None) -> Feature:
+        if start is not None:
+            return start
+        if len(self.starts) != 1:
+            raise ValueError(f"The graph has {len(self.starts)} starts. Say which feature's chain you want by chain(start=…), one of graph.nodes.")
+        return self.starts[0]
 
     def _best(self, node: int, here: torch.Tensor, there: torch.Tensor) -> int | None:
         """Give the residual neighbour with the highest score on the `there` side of edges that have the node on the `here` side."""
@@ -335,7 +333,7 @@ class FlowGraph:
             return None
         return int(there[edges[self.edge_score[edges].argmax()]])
 
-    def _selected(self, nodes: torch.Tensor, edges: torch.Tensor, seeds: tuple[Feature, ...]) -> "FlowGraph":
+    def _selected(self, nodes: torch.Tensor, edges: torch.Tensor, starts: tuple[Feature, ...]) -> "FlowGraph":
         new_position = torch.cumsum(nodes, 0) - 1
         return replace(
             self,
@@ -347,7 +345,7 @@ class FlowGraph:
             edge_target=new_position[self.edge_target[edges]],
             edge_score=self.edge_score[edges],
             edge_null_quantile=self.edge_null_quantile[edges],
-            seeds=seeds,
+            starts=starts,
         )
 
 

@@ -189,8 +189,9 @@ def feature_origins(
     attention: SAESource | None = None,
     thresholds: ThresholdsLike = "null",
     null: NullModel = "shuffled",
-    seed: int = 0,
+    n_null: int = N_NULL,
     model: Any = None,
+    seed: int = 0,
 ) -> FeatureOrigins:
     """Say of each feature of a residual SAE where it comes from, by decoder directions alone.
 
@@ -202,8 +203,9 @@ def feature_origins(
         thresholds: From which score s(P) on a predecessor counts. "null" (default): as 99 of 100 made-up features do not reach; "paper":
             0.5 for the stream and 0.15 for modules, with which the paper steers; None: any positive score; or `FlowThresholds`.
         null: How features are made up, see `null_cosines`.
-        seed: Of the made-up features.
+        n_null: How many are made up.
         model: The language model, for an SAE of the attention's heads (`attn.hook_z`) alone.
+        seed: Of the made-up features.
 
     Returns:
         Scores, predecessors and labels of all features.
@@ -238,7 +240,7 @@ def feature_origins(
     sites = FlowSites.open(
         caller, {own: sae, **{names[kind]: source for kind, source in given.items()}}, model=model
     )
-    return origins_at(Links(sites, null, N_NULL, seed), own, limits)
+    return origins_at(Links(sites, null, n_null, seed), own, limits)
 
 
 def origins_at(links: Links, hook: str, thresholds: FlowThresholds) -> FeatureOrigins:

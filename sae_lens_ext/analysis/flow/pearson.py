@@ -25,7 +25,7 @@ def pearson_matches(
     model: Any,
     sites: FlowSources | FlowSites,
     texts: Sequence[str],
-    target: str,
+    hook_name: str,
     *,
     features: Sequence[int] | None = None,
     top_k: int = 1,
@@ -46,7 +46,7 @@ def pearson_matches(
         model: A HookedTransformer, a TransformerBridge or SAELens' HookedProxyLM, with a tokenizer and no SAE attached.
         sites: SAEs by hook name, or in a row.
         texts: Documents. They are packed into contexts, BOS first and between them; special tokens do not count.
-        target: A residual hook among the sites.
+        hook_name: A residual hook among the sites.
         features: Which of its features, by index; all by default.
         top_k: Partners of each feature.
         context_size: Tokens per context.
@@ -60,7 +60,7 @@ def pearson_matches(
         For each kind of predecessor that there is, its matches.
 
     Raises:
-        ValueError: There is no SAE at the target, or none at a predecessor; a feature or top_k is out of range; the texts are one
+        ValueError: There is no SAE at the hook, or none at a predecessor; a feature or top_k is out of range; the texts are one
             string, too short, or nothing but special tokens; the model lacks a hook, or has SAEs attached; an SAE is a transcoder or
             of another width; an activation is NaN or infinite.
     """
@@ -69,11 +69,11 @@ def pearson_matches(
     require_documents("pearson_matches", texts)
     require_detached(model)
     flow = FlowSites.open("pearson_matches", sites, model=model)
-    hook = flow.name_of(target)
+    hook = flow.name_of(hook_name)
     predecessors = flow.predecessors(hook)
     if not predecessors:
         raise ValueError(
-            f"pearson_matches was given no SAE at a predecessor of {target!r}. Give a residual hook, and the SAE of the residual stream one layer "
+            f"pearson_matches was given no SAE at a predecessor of {hook_name!r}. Give a residual hook, and the SAE of the residual stream one layer "
             "before, or of this layer's MLP or attention output."
         )
     wanted = range(flow.d_sae(hook)) if features is None else sorted({flow.index(hook, i) for i in features})

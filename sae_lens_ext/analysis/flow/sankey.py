@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 
 from sae_lens_ext.analysis.flow.colours import MODULE_COLOURS, ORIGIN_COLOURS
-from sae_lens_ext.analysis.flow.page.layout import LANES, Layout, layout, seed_nodes
+from sae_lens_ext.analysis.flow.page.layout import LANES, Layout, layout, start_nodes
 from sae_lens_ext.analysis.flow.sites import KINDS
 
 if TYPE_CHECKING:
@@ -76,19 +76,19 @@ def _add_diagram(
     position = {node: i for i, node in enumerate(nodes)}
     source, target = np.asarray(graph.edge_source), np.asarray(graph.edge_target)
     score, quantile = np.asarray(graph.edge_score), np.asarray(graph.edge_null_quantile)
-    seeds = set(seed_nodes(graph))
+    starts = set(start_nodes(graph))
     colours = [_COLOURS[_class(graph, node)] for node in nodes]
     drawing.add_sankey(
         arrangement="snap",
         node={
-            "label": [_label(placed, graph, node, is_seed=node in seeds) for node in nodes],
+            "label": [_label(placed, graph, node, is_start=node in starts) for node in nodes],
             "color": colours,
             "x": [_x(placed, node) for node in nodes],
             "y": [_y(placed, node) for node in nodes],
             "pad": 14,
             "thickness": 12,
             "line": {"width": 0},
-            "customdata": [_hover(graph, node, is_seed=node in seeds) for node in nodes],
+            "customdata": [_hover(graph, node, is_start=node in starts) for node in nodes],
             "hovertemplate": "%{customdata}<extra></extra>",
         },
         link={
@@ -144,10 +144,10 @@ def _name(graph: "FlowGraph", node: int) -> str:
     return f"{graph.site(hook).short}/{index}"
 
 
-def _label(placed: Layout, graph: "FlowGraph", node: int, *, is_seed: bool) -> str:
+def _label(placed: Layout, graph: "FlowGraph", node: int, *, is_start: bool) -> str:
     """Name a feature in full where there is room; elsewhere its column and colour say the site."""
     name = _name(graph, node) if len(placed.layers) <= _LAYERS_WITH_NAMES else str(graph.nodes[node][1])
-    return f"<b>{name}</b>" if is_seed else name
+    return f"<b>{name}</b>" if is_start else name
 
 
 def _x(placed: Layout, node: int) -> float:
@@ -161,9 +161,9 @@ def _y(placed: Layout, node: int) -> float:
     return min(0.999, max(0.001, row / sum(placed.heights)))
 
 
-def _hover(graph: "FlowGraph", node: int, *, is_seed: bool) -> str:
+def _hover(graph: "FlowGraph", node: int, *, is_start: bool) -> str:
     hook, index = graph.nodes[node]
-    lines = [f"<b>{hook}, {index}</b>{', seed' if is_seed else ''}", _class(graph, node)]
+    lines = [f"<b>{hook}, {index}</b>{', start' if is_start else ''}", _class(graph, node)]
     scores = np.asarray(graph.node_scores[node]).tolist()
     known = [f"s({kind[0].upper()}) {s:.3f}" for kind, s in zip(KINDS, scores, strict=True) if np.isfinite(s)]
     lines += [", ".join(known)] if known else []
@@ -180,6 +180,6 @@ def _faint(colour: str) -> str:
 
 
 def _nothing(graph: "FlowGraph") -> str:
-    seeds = ", ".join(f"{graph.site(hook).short}/{index}" for hook, index in graph.seeds[:5])
-    of = f" of {seeds}{', …' if len(graph.seeds) > 5 else ''}" if seeds else ""
+    starts = ", ".join(f"{graph.site(hook).short}/{index}" for hook, index in graph.starts[:5])
+    of = f" of {starts}{', …' if len(graph.starts) > 5 else ''}" if starts else ""
     return f"No edges{of}: no match passed the thresholds.<br>Trace with lower ones, or with thresholds=None."

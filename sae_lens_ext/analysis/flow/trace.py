@@ -29,8 +29,9 @@ def trace_feature(
     forward: bool = True,
     null: NullModel = "shuffled",
     n_null: int = N_NULL,
-    seed: int = 0,
     model: Any = None,
+    seed: int = 0,
+    show_progress: bool = True,
 ) -> FlowGraph:
     """Trace one feature through the layers, by decoder directions alone.
 
@@ -47,8 +48,9 @@ def trace_feature(
         forward: Go on to the last layer.
         null: How features are made up for the null quantile of an edge, see `null_cosines`.
         n_null: How many are made up.
-        seed: Of the made-up features.
         model: The language model, for SAEs of the attention's heads (`attn.hook_z`) alone.
+        seed: Of the made-up features.
+        show_progress: Show a bar over the layers.
 
     Returns:
         The graph.
@@ -56,18 +58,12 @@ def trace_feature(
     Raises:
         ValueError: There is no SAE at the start's hook or no such feature; the SAEs are no features of one stream, see `FlowSites.open`.
     """
-    return trace_features(
-        sites,
-        [start],
-        thresholds=thresholds,
-        backward=backward,
-        forward=forward,
-        null=null,
-        n_null=n_null,
-        seed=seed,
-        show_progress=False,
-        model=model,
-        caller="trace_feature",
+    caller = "trace_feature"
+    limits = thresholds_of(caller, thresholds)
+    found = FlowSites.open(caller, sites, model=model)
+    links = Links(found, null, n_null, seed)
+    return _traced(
+        caller, links, [start], limits, backward=backward, forward=forward, show_progress=show_progress
     )
 
 
@@ -80,10 +76,9 @@ def trace_features(
     forward: bool = True,
     null: NullModel = "shuffled",
     n_null: int = N_NULL,
+    model: Any = None,
     seed: int = 0,
     show_progress: bool = True,
-    model: Any = None,
-    caller: str = "trace_features",
 ) -> FlowGraph:
     """Trace several features into one graph, see `trace_feature`; what their traces share is there once.
 
@@ -95,31 +90,48 @@ def trace_features(
         forward: As for `trace_feature`.
         null: As for `trace_feature`.
         n_null: As for `trace_feature`.
+        model: As for `trace_feature`.
         seed: As for `trace_feature`.
         show_progress: Show a bar over the layers.
-        model: As for `trace_feature`.
-        caller: Function the user called, for messages.
 
     Raises:
         ValueError: There is nothing to start from, or as for `trace_feature`.
     """
+    caller = "trace_features"
     limits = thresholds_of(caller, thresholds)
     found = FlowSites.open(caller, sites, model=model)
     if isinstance(starts, str) or not isinstance(starts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"{caller} was given starts of type {type(starts).__name__}. Give a list of features, (hook name, index) each."
         )
-    seeds: list[Feature] = []
+    links = Links(found, null, n_null, seed)
+    return _traced(
+        caller, links, starts, limits, backward=backward, forward=forward, show_progress=show_progress
+    )
+
+
+def _traced(
+    caller: str,
+    links: Links,
+    starts: Iterable[Feature],
+    limits: FlowThresholds,
+    *,
+    backward: bool,
+    forward: bool,
+    show_progress: bool,
+) -> FlowGraph:
+    """Trace features into one graph; for messages, `caller` is the function the user called."""
+    found = links.sites
+    features: list[Feature] = []
     for start in starts:
         if not isinstance(start, Sequence) or isinstance(start, str) or len(start) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
             raise ValueError(f"{caller} was given {start!r} to start from. Give (hook name, index).")
         name = found.name_of(start[0])
-        seeds.append((name, found.index(name, start[1])))
-    if not seeds:
+        features.append((name, found.index(name, start[1])))
+    if not features:
         raise ValueError(f"{caller} was given no feature to start from. Give (hook name, index).")
-    links = Links(found, null, n_null, seed)
     tracer = _Tracer(links, limits)
-    once = tuple(dict.fromkeys(seeds))
+    once = tuple(dict.fromkeys(features))
     tracer.trace(once, backward=backward, forward=forward, show_progress=show_progress)
     return tracer.graph(once, {"model_name": found.model_name, **links.settings, **versions()})
 
@@ -211,7 +223,7 @@ class _Tracer:
             ).item()
         )
 
-    def graph(self, seeds: tuple[Feature, ...], provenance: dict[str, Any]) -> FlowGraph:
+    def graph(self, starts: tuple[Feature, ...], provenance: dict[str, Any]) -> FlowGraph:
         """Give what was gathered, nodes and edges in the order of the sites."""
         hooks = tuple(self._sites)
         place = {name: i for i, name in enumerate(hooks)}
@@ -236,7 +248,7 @@ class _Tracer:
             edge_null_quantile=torch.tensor(
                 [self._edges[edge].null_quantile for edge in edges], dtype=torch.float32
             ),
-            seeds=seeds,
+            starts=starts,
             thresholds=self._thresholds.to_dict(),
             missing=self._sites.missing,
             neuronpedia_ids=self._sites.neuronpedia_ids,

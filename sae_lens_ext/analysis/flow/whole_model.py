@@ -27,10 +27,10 @@ def flow_map(
     thresholds: ThresholdsLike = "null",
     null: NullModel = "shuffled",
     n_null: int = N_NULL,
-    seed: int = 0,
-    show_progress: bool = True,
     model: Any = None,
     device: str | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
 ) -> FlowGraph:
     """Match every feature of the residual stream with its best predecessors, for all layers.
 
@@ -46,10 +46,10 @@ def flow_map(
         thresholds: As for `trace_feature`.
         null: As for `trace_feature`.
         n_null: As for `trace_feature`.
-        seed: As for `trace_feature`.
-        show_progress: Show a bar over the pairs of sites.
         model: As for `trace_feature`.
         device: Where to compare; "cuda" is each rank's own GPU. None for where the SAEs are, which is the CPU for folders.
+        seed: As for `trace_feature`.
+        show_progress: Show a bar over the pairs of sites.
 
     Returns:
         The graph; every feature of every site is a node.

@@ -25,7 +25,7 @@ def test_FlowGraph_saves_and_loads_whole(tmp_path) -> None:
     assert again.nodes == graph.nodes
     assert again.to_frame().equals(graph.to_frame())
     assert again.node_frame().equals(graph.node_frame())
-    assert (again.seeds, again.thresholds, again.missing) == (graph.seeds, graph.thresholds, graph.missing)
+    assert (again.starts, again.thresholds, again.missing) == (graph.starts, graph.thresholds, graph.missing)
     assert again.neuronpedia_ids == {RES.format(2): "made-up/2-res"}
     assert again.sites is None
     next(tmp_path.glob("*.safetensors")).write_bytes(b"short")
@@ -72,7 +72,7 @@ def test_FlowGraph_stronger_keeps_seeds_and_drops_what_is_weak() -> None:
     cut = float(graph.edge_score.median())
     strong = graph.stronger(score=cut)
     assert (strong.edge_score >= cut).all()
-    assert set(graph.seeds) <= set(strong.nodes)
+    assert set(graph.starts) <= set(strong.nodes)
     before = {
         (r.source_hook, r.source_index, r.target_hook, r.target_index) for r in graph.to_frame().itertuples()
     }
@@ -80,7 +80,7 @@ def test_FlowGraph_stronger_keeps_seeds_and_drops_what_is_weak() -> None:
         (r.source_hook, r.source_index, r.target_hook, r.target_index) for r in strong.to_frame().itertuples()
     }
     assert after < before
-    assert graph.stronger(score=1.1).nodes == list(graph.seeds)
+    assert graph.stronger(score=1.1).nodes == list(graph.starts)
 
 
 def test_FlowGraph_subgraph_is_ancestors_and_descendants() -> None:
@@ -92,7 +92,7 @@ def test_FlowGraph_subgraph_is_ancestors_and_descendants() -> None:
     found = whole.to_networkx()
     assert set(part.nodes) == {seed} | nx.ancestors(found, seed) | nx.descendants(found, seed)
     assert set(part.to_networkx().edges) == set(found.subgraph(part.nodes).edges)
-    assert part.seeds == (seed,)
+    assert part.starts == (seed,)
     both = whole.subgraph([seed, (RES.format(0), 0)])
     assert set(part.nodes) <= set(both.nodes)
 

@@ -10,7 +10,7 @@ A, B, C, M = (hook(0), 3), (hook(1), 4), (hook(2), 5), (hook(2, "mlp"), 6)
 
 def small(**fields: object):
     edges = [(A, B, 0.9, 1.0), (B, C, 0.5, 0.995), (M, C, 0.25, 0.75)]
-    return graph_of(edges, seeds=[B], origins={B: 1, C: 2}, **fields)  # pyright: ignore[reportArgumentType]
+    return graph_of(edges, starts=[B], origins={B: 1, C: 2}, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def test_links_are_the_edges_and_as_wide_as_their_score() -> None:
@@ -60,7 +60,7 @@ def test_hovering_tells_hook_index_scores_and_escaped_top_tokens() -> None:
     )
     assert hover["a"] == "<b>blocks.0.hook_resid_post, 3</b><br>no predecessors"
     assert hover["b"] == (
-        "<b>blocks.1.hook_resid_post, 4</b>, seed<br>translated<br>s(R) 0.900<br>never fires on the texts read"
+        "<b>blocks.1.hook_resid_post, 4</b>, start<br>translated<br>s(R) 0.900<br>never fires on the texts read"
     )
     assert "s(R) 0.500, s(M) 0.250" in hover["m"]
     assert "fires on &#x27;&lt;b&gt;&amp;&#x27;, &#x27; coin&#x27;" in hover["m"]
@@ -81,7 +81,7 @@ def test_of_many_edges_the_strongest_are_drawn_and_the_title_says_so() -> None:
 
 
 def test_a_graph_without_edges_says_so() -> None:
-    figure = graph_of([], seeds=[A]).plot()
+    figure = graph_of([], starts=[A]).plot()
     assert not figure.data
     assert figure.layout.annotations[0].text.startswith(
         "No edges of 0/res/3: no match passed the thresholds."

@@ -108,10 +108,10 @@ def test_trace_features_holds_what_traces_share_once() -> None:
     sites = _known_graph()
     starts = [(RES.format(0), 0), (RES.format(3), 0), (RES.format(3), 1), (RES.format(3), 0)]
     graph = trace_features(sites, starts, thresholds="paper", show_progress=False)
-    assert graph.seeds == ((RES.format(0), 0), (RES.format(3), 0), (RES.format(3), 1))
+    assert graph.starts == ((RES.format(0), 0), (RES.format(3), 0), (RES.format(3), 1))
     assert len(set(graph.nodes)) == len(graph.nodes) == 7
     assert graph.chain((RES.format(3), 1)) == [(RES.format(2), 0), (RES.format(3), 1)]
-    with pytest.raises(ValueError, match="has 3 seeds"):
+    with pytest.raises(ValueError, match="has 3 starts"):
         graph.chain()
 
 

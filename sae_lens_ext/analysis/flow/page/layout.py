@@ -36,7 +36,7 @@ class Layout:
 def layout(graph: "FlowGraph") -> Layout:
     """Place the nodes of a graph.
 
-    Residual features are parted into chains, seeds first, each following the strongest edges; a chain keeps one row from its first
+    Residual features are parted into chains, starts first, each following the strongest edges; a chain keeps one row from its first
     layer to its last, near to the chain that it leaves or joins. The features of modules lie beside the stream, in the order of the
     rows they feed, so that few edges cross.
     """
@@ -57,10 +57,10 @@ def layout(graph: "FlowGraph") -> Layout:
     return Layout(sites, layers, tuple(column), tuple(lane), tuple(row), tuple(heights))
 
 
-def seed_nodes(graph: "FlowGraph") -> list[int]:
-    """Give the positions of a graph's seeds among its nodes, in the order of the seeds."""
+def start_nodes(graph: "FlowGraph") -> list[int]:
+    """Give the positions of a graph's starts among its nodes, in their order."""
     where = {node: i for i, node in enumerate(graph.nodes)}
-    return [where[seed] for seed in graph.seeds if seed in where]
+    return [where[start] for start in graph.starts if start in where]
 
 
 def _rows_of_chains(graph: "FlowGraph", column: list[int], lane: list[int]) -> dict[int, int]:
@@ -69,9 +69,9 @@ def _rows_of_chains(graph: "FlowGraph", column: list[int], lane: list[int]) -> d
     before, after = _residual_edges(graph, lane)
     occupied: dict[int, int] = defaultdict(int)  # by row: the columns taken, as bits
     row: dict[int, int] = {}
-    seeds = seed_nodes(graph)
+    starts = start_nodes(graph)
     others = sorted((n for n in range(len(lane)) if lane[n] == stream), key=lambda n: (column[n], n))
-    for start in [n for n in seeds if lane[n] == stream] + others:
+    for start in [n for n in starts if lane[n] == stream] + others:
         if start in row:
             continue
         chain, joined = _chain(start, before, after, row)

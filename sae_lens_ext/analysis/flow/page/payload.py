@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from sae_lens_ext.analysis.flow.page.layout import LANES, layout, seed_nodes
+from sae_lens_ext.analysis.flow.page.layout import LANES, layout, start_nodes
 
 if TYPE_CHECKING:
     from sae_lens_ext.analysis.flow.graph import FlowGraph
@@ -47,7 +47,7 @@ def payload(graph: "FlowGraph", title: str) -> dict[str, Any]:
             "lane": list(placed.lane),
             "row": list(placed.row),
         },
-        "seeds": seed_nodes(graph),
+        "starts": start_nodes(graph),
         "edges": {
             "source": np.asarray(graph.edge_source).tolist(),
             "target": np.asarray(graph.edge_target).tolist(),

@@ -41,7 +41,7 @@ def write_page(graph: "FlowGraph", path: str | Path, *, title: str | None = None
     Args:
         graph: The graph.
         path: The file; its folder must exist. What was there before stays until the new file is whole.
-        title: Heading of the page; by default the seeds.
+        title: Heading of the page; by default the starts.
 
     Raises:
         ValueError: The graph has no nodes, or more than `MAX_NODES`.
@@ -77,11 +77,11 @@ def html_page(graph: "FlowGraph", title: str) -> str:
 
 
 def _title(graph: "FlowGraph") -> str:
-    seeds = [f"{flow_site(hook).short}/{index}" for hook, index in graph.seeds]
-    if not seeds:
+    starts = [f"{flow_site(hook).short}/{index}" for hook, index in graph.starts]
+    if not starts:
         return "Feature flow"
-    more = f" and {len(seeds) - 3} more" if len(seeds) > 3 else ""
-    return f"Feature flow of {', '.join(seeds[:3])}{more}"
+    more = f" and {len(starts) - 3} more" if len(starts) > 3 else ""
+    return f"Feature flow of {', '.join(starts[:3])}{more}"
 
 
 @cache

@@ -26,7 +26,7 @@ TEXTS = "texts"
 @torch.no_grad()
 def top_activations(
     model: Any,
-    saes: FlowSources | FlowSites,
+    sites: FlowSources | FlowSites,
     texts: Sequence[str] | Mapping[str, Sequence[str]],
     *,
     features: Mapping[str, Iterable[int]] | None = None,
@@ -52,7 +52,7 @@ def top_activations(
 
     Args:
         model: A HookedTransformer, a TransformerBridge or SAELens' HookedProxyLM, with no SAE attached.
-        saes: SAEs by hook name, or in a row.
+        sites: SAEs by hook name, or in a row.
         texts: Documents, or documents by the name of the text.
         features: Which features of which hook; by default all of all. SAEs of other hooks are not opened.
         n_contexts: Contexts kept of each feature, at most.
@@ -85,16 +85,16 @@ def top_activations(
         require_positive_int(_CALLER, name, value)
     named = texts if isinstance(texts, Mapping) else {TEXTS: texts}
     require_texts(_CALLER, named)
-    sites = FlowSites.open(_CALLER, saes, model=model)
-    wanted = _wanted(sites, features)
-    opened = {name: sites[name] for name in wanted}
-    reading = {name: reading_site(name, sae) for name, sae in opened.items()}
+    opened = FlowSites.open(_CALLER, sites, model=model)
+    wanted = _wanted(opened, features)
+    saes = {name: opened[name] for name in wanted}
+    reading = {name: reading_site(name, sae) for name, sae in saes.items()}
     packed = pack_texts(model, named, context_size=context_size, max_tokens=max_tokens, seed=seed)
     contexts = torch.cat(list(packed.values()))
     window = min(window, context_size)
     running = {
         name: _Running(name, sae, reading[name], wanted[name], (n_contexts, n_tokens, window))
-        for name, sae in opened.items()
+        for name, sae in saes.items()
     }
     n_counted = 0
     for batch in read_sites(
@@ -121,9 +121,9 @@ def top_activations(
         n_tokens=n_counted,
         provenance={
             **versions(),
-            "model_name": model_name(model, next(iter(opened.values()))),
-            "hook_names": list(opened),
-            "sae_fingerprints": {name: weights_fingerprint(sae) for name, sae in opened.items()},
+            "model_name": model_name(model, next(iter(saes.values()))),
+            "hook_names": list(saes),
+            "sae_fingerprints": {name: weights_fingerprint(sae) for name, sae in saes.items()},
             "tokens_sha256": tokens_read(packed),
             "features_given": features is not None,
             "context_size": context_size,

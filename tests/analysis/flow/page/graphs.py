@@ -54,14 +54,14 @@ class MadeUpActivations:
 def graph_of(
     edges: Sequence[tuple[tuple[str, int], tuple[str, int], float, float]],
     *,
-    seeds: Sequence[tuple[str, int]] = (),
+    starts: Sequence[tuple[str, int]] = (),
     origins: Mapping[tuple[str, int], int] | None = None,
     extra_hooks: Sequence[str] = (),
     activations: MadeUpActivations | None = None,
     **fields: object,
 ) -> FlowGraph:
-    """Build a graph from edges (source, target, score, null quantile); its nodes are their ends and the seeds."""
-    nodes = list(dict.fromkeys([node for s, t, *_ in edges for node in (s, t)] + list(seeds)))
+    """Build a graph from edges (source, target, score, null quantile); its nodes are their ends and the starts."""
+    nodes = list(dict.fromkeys([node for s, t, *_ in edges for node in (s, t)] + list(starts)))
     order = {kind: i for i, kind in enumerate(SUFFIX.values())}
     hooks = sorted(
         {name for name, _ in nodes} | set(extra_hooks),
@@ -81,23 +81,23 @@ def graph_of(
         edge_target=torch.tensor([nodes.index(e[1]) for e in edges], dtype=torch.int64),
         edge_score=torch.tensor([e[2] for e in edges], dtype=torch.float32),
         edge_null_quantile=torch.tensor([e[3] for e in edges], dtype=torch.float32),
-        seeds=tuple(seeds),
+        starts=tuple(starts),
         activations=activations,  # pyright: ignore[reportArgumentType]
         **fields,  # pyright: ignore[reportArgumentType]
     )
 
 
 def traced(
-    n_layers: int, n_seeds: int, *, first: int = 0, share_modules: float = 0.75, seed: int = 0
+    n_layers: int, n_starts: int, *, first: int = 0, share_modules: float = 0.75, seed: int = 0
 ) -> FlowGraph:
     """A graph like a trace of some features: straight chains, some of which join further back, and modules beside them."""
     rng = np.random.default_rng(seed)
     edges: dict[tuple[tuple[str, int], tuple[str, int]], tuple[float, float]] = {}
     topic: dict[tuple[str, int], int] = {}
     origins: dict[tuple[str, int], int] = {}
-    seeds: list[tuple[str, int]] = []
+    starts: list[tuple[str, int]] = []
     layers = range(first, first + n_layers)
-    for s in range(n_seeds):
+    for s in range(n_starts):
         at = int(rng.integers(first + n_layers // 2, first + n_layers - 1)) if n_layers > 2 else first
         index = {layer: int(rng.integers(16384)) for layer in layers}
         joins = (
@@ -113,7 +113,7 @@ def traced(
                     chain[int(back[0].split(".")[1]) - first] = back
                     back = next((a for (a, b) in edges if b == back and "resid" in a[0]), None)
                 chain = [f for f in chain if f[1] >= 0]
-        seeds.append(next(f for f in chain if f[0] == hook(at)))
+        starts.append(next(f for f in chain if f[0] == hook(at)))
         for before, after in zip([None, *chain], chain, strict=False):
             layer = int(after[0].split(".")[1])
             if after in topic:
@@ -148,7 +148,7 @@ def traced(
     found = {f: [_context(TOPICS[t], rng) for _ in range(4)] for f, t in topic.items()}
     return graph_of(
         [(s, t, score, quantile) for (s, t), (score, quantile) in edges.items()],
-        seeds=seeds,
+        starts=starts,
         origins=origins,
         activations=MadeUpActivations(tops, found),
         thresholds={"residual": 0.5, "mlp": 0.15, "attention": 0.15, "null_quantile": 0.0},

@@ -31,7 +31,7 @@ def seen(graph: FlowGraph, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("visit")
     whole = graph.to_networkx()
     name = short(
-        graph, next(seed for seed in graph.seeds if whole.in_degree(seed) > 1 and whole.out_degree(seed))
+        graph, next(seed for seed in graph.starts if whole.in_degree(seed) > 1 and whole.out_degree(seed))
     )
     graph.write_html(folder / "page.html", title="Ten <features>")
     return drive(
@@ -161,7 +161,7 @@ def test_the_slider_leaves_what_stronger_leaves(seen: dict[str, Any], graph: Flo
         seen["atHalf"]["text"]
         == f"{half['nodes']} of {len(graph.nodes)} features, {half['edges']} of {len(graph.edge_score)} edges"
     )
-    assert {k: seen["atOne"][k] for k in one} == one == {"edges": 0, "nodes": len(graph.seeds)}
+    assert {k: seen["atOne"][k] for k in one} == one == {"edges": 0, "nodes": len(graph.starts)}
     assert seen["atOne"]["says"] == "No edge passes these thresholds." and not seen["atOne"]["hidden"]
     assert seen["again"] == seen["start"]
 
@@ -174,12 +174,12 @@ def test_the_null_quantile_is_a_second_threshold(seen: dict[str, Any], graph: Fl
     assert both["edges"] < alone["edges"] < len(graph.edge_score)
 
 
-def test_only_what_is_linked_to_a_seed_can_be_kept(seen: dict[str, Any], graph: FlowGraph) -> None:
+def test_only_what_is_linked_to_a_start_can_be_kept(seen: dict[str, Any], graph: FlowGraph) -> None:
     import networkx as nx
 
     left = graph.stronger(score=0.5)
     undirected = left.to_networkx().to_undirected()
-    kept = set().union(*(nx.node_connected_component(undirected, seed) for seed in left.seeds))
+    kept = set().union(*(nx.node_connected_component(undirected, seed) for seed in left.starts))
     assert seen["linked"]["nodes"] == len(kept) < len(left.nodes)
     assert seen["linked"]["edges"] == undirected.subgraph(kept).number_of_edges()
 
@@ -188,7 +188,7 @@ def test_the_legend_hides_an_origin_with_its_edges(seen: dict[str, Any], graph: 
     newborn = {n for n, origin in zip(graph.nodes, graph.origins, strict=True) if origin == "newborn"}
     assert newborn
     edges = [e for e in graph.to_networkx().edges if not newborn & set(e)]
-    nodes = {n for e in edges for n in e} | (set(graph.seeds) - newborn)
+    nodes = {n for e in edges for n in e} | (set(graph.starts) - newborn)
     assert seen["withoutNewborn"]["edges"] == len(edges)
     assert seen["withoutNewborn"]["nodes"] == len(nodes)
     assert seen["withoutNewborn"]["left"] == 0
@@ -218,7 +218,7 @@ def test_a_click_opens_the_panel(seen: dict[str, Any], graph: FlowGraph) -> None
     lines = panel["text"].splitlines()
     assert lines[1].strip() == panel["name"] or panel["name"] in lines
     assert feature[0] in panel["text"] and str(feature[1]) in lines
-    assert graph.origins[position] in panel["text"] and "seed" in panel["text"]
+    assert graph.origins[position] in panel["text"] and "start" in panel["text"]
     for score in graph.node_scores[position].tolist():
         assert ("–" if score != score else f"{score:.2f}") in lines
     layer = graph.site(feature[0]).layer
@@ -300,7 +300,7 @@ def test_text_of_the_graph_is_never_read_as_html(tmp_path: Path) -> None:
     }
     graph = graph_of(
         [(evil, nxt, 0.7, 0.9)],
-        seeds=[evil],
+        starts=[evil],
         activations=MadeUpActivations(tops, contexts),
         neuronpedia_ids={hook(1): "\"><img src=x onerror='window.hacked = 1'>"},
         missing=(HOSTILE[0],),
@@ -336,7 +336,7 @@ def test_text_of_the_graph_is_never_read_as_html(tmp_path: Path) -> None:
 
 def test_the_page_as_written_runs_under_its_own_policy(tmp_path: Path) -> None:
     alone = (hook(3), 12)
-    graph_of([], seeds=[alone], thresholds={"residual": 0.9}).write_html(tmp_path / "page.html")
+    graph_of([], starts=[alone], thresholds={"residual": 0.9}).write_html(tmp_path / "page.html")
     dom = dump_dom(tmp_path / "page.html", tmp_path)
     assert 'data-name="3/res/12"' in dom
     assert "This graph has no edges: no match passed the thresholds it was traced with." in dom

@@ -26,7 +26,7 @@ def test_the_graph_is_there_column_by_column() -> None:
     assert [(hooks[h]["name"], i) for h, i in zip(nodes["hook"], nodes["index"], strict=True)] == graph.nodes
     assert content["edges"]["source"] == graph.edge_source.tolist()
     assert np.float32(content["edges"]["score"]).tolist() == graph.edge_score.tolist()
-    assert [graph.nodes[i] for i in content["seeds"]] == list(graph.seeds)
+    assert [graph.nodes[i] for i in content["starts"]] == list(graph.starts)
     assert {h["neuronpedia"] for h in hooks if h["name"] == hook(1)} == {
         "https://www.neuronpedia.org/gemma-2-2b/1-gemmascope-res-16k/"
     }

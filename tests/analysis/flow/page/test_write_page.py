@@ -26,8 +26,8 @@ def test_the_page_is_one_file_without_any_address_but_neuronpedias(tmp_path: Pat
 def test_the_title_names_the_seeds(tmp_path: Path) -> None:
     seeds = [(hook(layer), layer) for layer in range(5)]
     for graph, title in (
-        (graph_of([], seeds=seeds[:2]), "Feature flow of 0/res/0, 1/res/1"),
-        (graph_of([], seeds=seeds), "Feature flow of 0/res/0, 1/res/1, 2/res/2 and 2 more"),
+        (graph_of([], starts=seeds[:2]), "Feature flow of 0/res/0, 1/res/1"),
+        (graph_of([], starts=seeds), "Feature flow of 0/res/0, 1/res/1, 2/res/2 and 2 more"),
         (graph_of([(seeds[0], seeds[1], 0.5, 1.0)]), "Feature flow"),
     ):
         write_page(graph, tmp_path / "page.html")

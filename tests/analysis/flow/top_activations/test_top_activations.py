@@ -177,7 +177,7 @@ def test_a_window_is_no_longer_than_the_context(hooked_model: Any) -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused(hooked_model: Any, changed: dict, message: str) -> None:
-    arguments = {"saes": random_saes(HOOKS), "texts": TEXTS, "show_progress": False, **SIZES, **changed}
+    arguments = {"sites": random_saes(HOOKS), "texts": TEXTS, "show_progress": False, **SIZES, **changed}
     with pytest.raises(ValueError, match=message):
         top_activations(hooked_model, **arguments)
 

@@ -66,11 +66,11 @@ function buildLegend() {
     });
     byId("legend").append(button);
   }
-  if (seeds.size > 0) byId("legend").append(make("span", { class: "key" }, make("i", { class: "seed-ring" }), "seed"));
+  if (starts.size > 0) byId("legend").append(make("span", { class: "key" }, make("i", { class: "start-ring" }), "start"));
   const widths = draw("svg", { width: 66, height: 14, "aria-hidden": "true" });
   [0.2, 0.5, 0.9].forEach((score, i) => widths.append(draw("path", { d: `M${i * 23} 7h20`, "stroke-width": edgeWidth(score) })));
   byId("legend").append(make("span", { class: "key", title: "Width of an edge: cosine 0.2, 0.5 and 0.9" }, widths, "cosine 0.2, 0.5, 0.9"));
 }
 
 byId("linked").addEventListener("input", (event) => { wanted.linked = event.target.checked; refilter(); });
-byId("by-seed").hidden = seeds.size === 0;
+byId("by-start").hidden = starts.size === 0;

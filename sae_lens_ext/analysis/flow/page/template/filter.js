@@ -3,7 +3,7 @@
 const wanted = {
   score: -Infinity,     // least cosine of an edge
   quantile: -Infinity,  // least null quantile; without a bound unless switched on
-  linked: false,        // only what a path over edges left, in either direction, joins to a seed
+  linked: false,        // only what a path over edges left, in either direction, joins to a start
   hidden: new Set(),    // classes switched off in the legend
 };
 
@@ -13,7 +13,7 @@ const passes = (edge) =>
   && !wanted.hidden.has(edge.source.klass) && !wanted.hidden.has(edge.target.klass);
 
 function linkedToSeeds() {
-  const reached = new Set(nodes.filter((node) => node.seed && !wanted.hidden.has(node.klass)));
+  const reached = new Set(nodes.filter((node) => node.start && !wanted.hidden.has(node.klass)));
   for (const node of reached) {  // a set gives what is added while it is gone through
     for (const edge of [...node.into, ...node.from]) if (edge.shown) reached.add(other(edge, node));
   }
@@ -31,6 +31,6 @@ function filterGraph() {
   for (const node of nodes) {
     const neverJoined = all && node.into.length + node.from.length === 0;
     const joined = node.into.some((edge) => edge.shown) || node.from.some((edge) => edge.shown);
-    node.shown = !wanted.hidden.has(node.klass) && (node.seed || joined || neverJoined);
+    node.shown = !wanted.hidden.has(node.klass) && (node.start || joined || neverJoined);
   }
 }

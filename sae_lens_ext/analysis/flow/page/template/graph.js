@@ -18,7 +18,7 @@ const CLASSES = [
   { key: "mlp", name: "MLP feature", note: "A feature of the MLP's output." },
 ];
 
-const seeds = new Set(DATA.seeds);
+const starts = new Set(DATA.starts);
 
 const nodes = DATA.nodes.hook.map((h, id) => {
   const hook = DATA.hooks[h], index = DATA.nodes.index[id], origin = DATA.nodes.origin[id];
@@ -31,7 +31,7 @@ const nodes = DATA.nodes.hook.map((h, id) => {
     klass: hook.kind !== "residual" ? hook.kind : ORIGINS[origin] || "start",
     scores: DATA.nodes.scores[id],
     column: DATA.nodes.column[id], lane: DATA.nodes.lane[id], row: DATA.nodes.row[id],
-    seed: seeds.has(id),
+    start: starts.has(id),
     url: hook.neuronpedia && hook.neuronpedia + index,
     into: [], from: [],  // edges that lead to it, and that leave it
     shown: true,

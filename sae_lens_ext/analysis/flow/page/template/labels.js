@@ -10,13 +10,13 @@ function room() {
 }
 
 function label(node, at) {
-  const name = node.seed || node === chosen || node.found || node.lit ? (at.name === "none" ? "index" : at.name) : at.name;
+  const name = node.start || node === chosen || node.found || node.lit ? (at.name === "none" ? "index" : at.name) : at.name;
   const wantedText = `${name} ${at.tokens} ${at.letters}`;
   if (node.labelled === wantedText) return;
   node.labelled = wantedText;
   for (const old of node.mark.querySelectorAll("text")) old.remove();
   if (name === "none") return;
-  const top = node.seed ? 21 : 18;
+  const top = node.start ? 21 : 18;
   node.mark.append(draw("text", { class: "name", y: top }));
   node.mark.lastChild.textContent = name === "full" ? node.name : String(node.index);
   const tokens = node.use ? node.use.tokens.slice(0, at.tokens) : [];

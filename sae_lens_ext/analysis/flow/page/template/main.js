@@ -103,7 +103,7 @@ const followScore = buildScoreSlider();
 buildQuantileSlider();
 followScore();
 showAll();
-rove(nodes[DATA.seeds[0]] || nodes[0]);
+rove(nodes[DATA.starts[0]] || nodes[0]);
 const askedFor = nodes.find((node) => node.name === decodeURIComponent(location.hash.slice(1)));
 if (askedFor) choose(askedFor);
 window.addEventListener("resize", measureAgain);

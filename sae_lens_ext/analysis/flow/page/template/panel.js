@@ -33,7 +33,7 @@ function headOf(node) {
   close.addEventListener("click", () => choose(null));
   const what = node.kind === "residual" ? node.origin || "no predecessors" : `${NAMES[node.kind]} feature`;
   const badges = make("p", { class: "badges" }, make("span", { class: `badge ${node.klass}` }, make("i", { class: "dot" }), what));
-  if (node.seed) badges.append(make("span", { class: "badge plain" }, "seed"));
+  if (node.start) badges.append(make("span", { class: "badge plain" }, "start"));
   if (!node.shown) badges.append(make("span", { class: "badge plain warn" }, "hidden by the thresholds or the legend"));
   const facts = make("dl", {},
     make("dt", {}, "hook"), make("dd", {}, make("code", {}, node.hook.name)),

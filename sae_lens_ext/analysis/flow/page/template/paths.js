@@ -56,7 +56,7 @@ function tipOfNode(node) {
   (node.use ? node.use.tokens.slice(0, 4) : []).forEach(([token]) => tokens.append(make("code", {}, visibleToken(token))));
   const origin = node.kind === "residual" ? node.origin : "";
   return [
-    `${node.name}${node.seed ? ", seed" : ""}${origin ? `, ${origin}` : ""}`,
+    `${node.name}${node.start ? ", start" : ""}${origin ? `, ${origin}` : ""}`,
     scores.map(([kind, score]) => `${NAMES[kind]} ${number(score)}`).join("  ·  "),
     tokens,
   ].filter((line) => line instanceof Node ? line.childNodes.length : line);

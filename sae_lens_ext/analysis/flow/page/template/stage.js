@@ -36,18 +36,18 @@ function buildEdges() {
 function spoken(node) {
   const kind = node.kind === "residual" ? node.origin || "no predecessors" : `${NAMES[node.kind]} feature`;
   const token = node.use && node.use.tokens.length ? `, top token ${shortToken(node.use.tokens[0][0], 20)}` : "";
-  return `${node.name}, ${kind}${node.seed ? ", seed" : ""}${token}`;
+  return `${node.name}, ${kind}${node.start ? ", start" : ""}${token}`;
 }
 
 function buildNodes() {
   // Seeds last, so that nothing covers them; the order of the document is that of the Tab key within a layer.
-  for (const node of [...nodes].sort((a, b) => a.seed - b.seed || a.column - b.column || a.lane - b.lane || a.row - b.row)) {
+  for (const node of [...nodes].sort((a, b) => a.start - b.start || a.column - b.column || a.lane - b.lane || a.row - b.row)) {
     const mark = draw("g", { class: "mark" });
-    if (node.seed) mark.append(draw("circle", { class: "ring", r: 10.5 }));
+    if (node.start) mark.append(draw("circle", { class: "ring", r: 10.5 }));
     mark.append(draw("circle", { class: "halo", r: 15 }), SHAPES[node.kind]());
     node.mark = mark;
     node.element = draw("g", {
-      class: `node ${node.klass}${node.seed ? " seed" : ""}`, "data-node": node.id, "data-name": node.name,
+      class: `node ${node.klass}${node.start ? " start" : ""}`, "data-node": node.id, "data-name": node.name,
       role: "button", tabindex: -1, "aria-label": spoken(node),
     }, mark);
     nodeLayer.append(node.element);
