@@ -85,7 +85,7 @@ def prefix_rewards(
             model,
             held_out,
             reward,
-            samples=SAMPLES,
+            samples_per_prompt=SAMPLES,
             prefix=token,
             max_new_tokens=MAX_NEW_TOKENS - 1,
             prepend_bos=False,
@@ -142,7 +142,7 @@ def main() -> None:
     def measured(steering: SteeringVectors | None) -> RewardMeasurement:
         intervention = None if steering is None else steering.interventions(model)
         return measure_reward(
-            model, held_out, reward, samples=SAMPLES, intervention=intervention, **GENERATION
+            model, held_out, reward, samples_per_prompt=SAMPLES, intervention=intervention, **GENERATION
         )
 
     base = measured(None)
@@ -188,7 +188,7 @@ def main() -> None:
     }
     for mode in MODES:
         with patched_paths(model, penultimate, mode):
-            found = measure_reward(model, held_out, reward, samples=SAMPLES, **GENERATION)
+            found = measure_reward(model, held_out, reward, samples_per_prompt=SAMPLES, **GENERATION)
         result["paths"]["reward"][mode] = {
             "reward": found.mean,
             "interval": found.interval,

@@ -47,7 +47,7 @@ if SMALL:  # two samples are hardly ever right: any reward that tells them apart
 held_out = list(sums)[:: 36 if SMALL else 6]
 train = [prompt for prompt in sums if prompt not in held_out]
 
-before = measure_reward(model, held_out, reward, samples=SAMPLES, **SAMPLING)
+before = measure_reward(model, held_out, reward, samples_per_prompt=SAMPLES, **SAMPLING)
 print("before:", before.estimate, before.completions[0][:3])
 vectors = train_steering_vectors(
     model,
@@ -63,7 +63,7 @@ vectors = train_steering_vectors(
     **SAMPLING,
 )
 after = measure_reward(
-    model, held_out, reward, samples=SAMPLES, intervention=vectors.interventions(model), **SAMPLING
+    model, held_out, reward, samples_per_prompt=SAMPLES, intervention=vectors.interventions(model), **SAMPLING
 )
 print("after: ", after.estimate, after.completions[0][:3])
 print("gain:  ", after.gain_over(before))

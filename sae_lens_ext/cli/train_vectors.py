@@ -207,14 +207,14 @@ def run(options: argparse.Namespace) -> None:
             folder=options.out,
             **alike,
         )
-        log = TrainingLog.read(options.out)
+        log = TrainingLog.load(options.out)
         write_whole(options.out / LOG_PAGE, log.plot().to_html())
         say(options, _trained(vectors, log, training, options))
         measured: tuple[RewardMeasurement, RewardMeasurement] | None = None
         if held_out:
             prompts = [task.prompt for task in held_out]
             alike |= {
-                "samples": options.samples,
+                "samples_per_prompt": options.samples,
                 "batch_size": options.micro_batch_size,
                 "show_progress": True,
             }

@@ -47,7 +47,9 @@ OF_SEED: dict[str, Callable[[int], Any]] = {
     "dose_response": _doses,
     "logit_lens": lambda seed: s.logit_lens(model(), drawn(16), seed=seed).random_largest,
     "measure_reward": lambda seed: (
-        s.measure_reward(model(), PROMPTS, reward, samples=4, max_new_tokens=4, seed=seed, **QUIET).tokens
+        s.measure_reward(
+            model(), PROMPTS, reward, samples_per_prompt=4, max_new_tokens=4, seed=seed, **QUIET
+        ).tokens
     ),
     "persistence": lambda seed: (
         s.persistence(model(), vectors(), tokens(), n_resamples=20, seed=seed, **QUIET).diff_vector_interval

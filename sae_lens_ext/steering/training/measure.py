@@ -14,6 +14,7 @@ import torch
 from sae_lens_ext.analysis.provenance import versions
 from sae_lens_ext.language_model.continuation import left_padded
 from sae_lens_ext.number_checks import require_bool, require_number, whole_number
+from sae_lens_ext.renamed import renamed_arguments
 from sae_lens_ext.steering.intervention import Intervention
 from sae_lens_ext.steering.steer import steer
 from sae_lens_ext.steering.steered_tokens import depends_on_prompt, require_no_masks
@@ -31,20 +32,21 @@ from sae_lens_ext.steering.training.texts import (
 _CALLER = "measure_reward"
 
 
+@renamed_arguments(samples="samples_per_prompt")
 def measure_reward(
     model: Any,
     prompts: Sequence[str],
     reward: Reward,
     *,
-    samples: int = 16,
+    samples_per_prompt: int = 16,
     max_new_tokens: int = 32,
     temperature: float = 1.0,
     intervention: Intervention | None = None,
     prefix: str | int | Sequence[int] | None = None,
     stop_tokens: Sequence[int] | None = None,
     prepend_bos: bool = True,
-    seed: int = 0,
     batch_size: int = 64,
+    seed: int = 0,
     show_progress: bool = True,
 ) -> RewardMeasurement:
     """Sample completions and give their rewards.
@@ -56,15 +58,15 @@ def measure_reward(
         model: A HookedTransformer or TransformerBridge with a tokenizer.
         prompts: Texts.
         reward: Called as reward(prompt, completion); gives one finite number.
-        samples: Completions of each prompt.
+        samples_per_prompt: Completions of each prompt.
         max_new_tokens: Tokens of a completion, at most; a prefix does not count.
         temperature: The logits are divided by it.
         intervention: How the model is steered; None for not, or for a `steer` block or `patched_paths` block around the call.
         prefix: Text or token ids that every completion begins with, given and not sampled.
         stop_tokens: Ids of tokens that end a completion; None for the model's own.
         prepend_bos: Whether BOS comes before each prompt.
-        seed: Of the samples.
         batch_size: Completions run at once.
+        seed: Of the samples.
         show_progress: Whether to show a bar.
 
     Returns:
@@ -76,7 +78,7 @@ def measure_reward(
     """
     require_language_model(_CALLER, model)
     require_reward(_CALLER, reward)
-    samples = _count("samples", samples, 1)
+    samples_per_prompt = _count("samples_per_prompt", samples_per_prompt, 1)
     max_new_tokens = _count("max_new_tokens", max_new_tokens, 1)
     batch_size, seed = _count("batch_size", batch_size, 1), _count("seed", seed, 0)
     require_bool(_CALLER, "prepend_bos", prepend_bos)
@@ -97,7 +99,14 @@ def measure_reward(
     bare = prompt_tokens(_CALLER, model, prompts, prepend_bos=prepend_bos, max_new_tokens=0)
     sampling = Sampling(max_new_tokens, temperature, require_stop_tokens(_CALLER, model, stop_tokens))
     rollouts = _sampled(
-        model, ids, samples, sampling, intervention, seed, batch_size, show_progress=show_progress
+        model,
+        ids,
+        samples_per_prompt,
+        sampling,
+        intervention,
+        seed,
+        batch_size,
+        show_progress=show_progress,
     )
     before = model.tokenizer.decode(ids[0][len(bare[0]) :].tolist()) if prefix is not None else ""
     texts = [tuple(completion_text(model, rollout, before) for rollout in group) for group in rollouts]
@@ -108,7 +117,7 @@ def measure_reward(
         "reward_name": reward_name(reward),
         "intervention": None if intervention is None else repr(intervention)[:500],
         "prefix": before or None,
-        "samples": samples,
+        "samples_per_prompt": samples_per_prompt,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "stop_tokens": list(sampling.stop_tokens),

@@ -26,10 +26,9 @@ WRITING = {
 LOOPS = frozenset(
     {
         "steps",
-        "samples",
+        "samples_per_prompt",
         "max_new_tokens",
         "n_resamples",
-        "samples_per_prompt",
         "group_size",
         "prompts_per_step",
         "n_layers",

@@ -143,7 +143,7 @@ def test_a_reward_of_another_kind_is_told_with_its_sample(given: Any) -> None:
         return attempt(lambda: function(model, PROMPTS, lambda *_: given, **arguments), model)
 
     for outcome in (
-        call(s.measure_reward, samples=2),
+        call(s.measure_reward, samples_per_prompt=2),
         call(s.train_steering_vectors, group_size=2, steps=1, prompts_per_step=1),
     ):
         assert outcome.kind == ("result" if isinstance(given, float) and given == -1 else "refused"), (

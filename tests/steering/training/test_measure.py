@@ -17,7 +17,9 @@ def n_words(prompt: str, completion: str) -> float:
 
 
 def measure(model: Any, **changed: Any) -> RewardMeasurement:
-    return measure_reward(model, PROMPTS, n_words, **({"samples": 6, "max_new_tokens": 4} | changed))
+    return measure_reward(
+        model, PROMPTS, n_words, **({"samples_per_prompt": 6, "max_new_tokens": 4} | changed)
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
@@ -85,7 +87,9 @@ def test_a_prefix_is_given_and_read_by_the_reward(any_model: Any) -> None:
     assert by_id.tokens == by_text.tokens
     assert by_id.prompt_tokens[0][-1] == 7
     assert all(text.startswith("w5") for of_prompt in by_text.completions for text in of_prompt)
-    alike = measure_reward(any_model, [f"{p} w5" for p in PROMPTS], n_words, samples=6, max_new_tokens=4)
+    alike = measure_reward(
+        any_model, [f"{p} w5" for p in PROMPTS], n_words, samples_per_prompt=6, max_new_tokens=4
+    )
     assert by_id.tokens == alike.tokens
 
 
@@ -93,13 +97,13 @@ def test_gains_are_paired(any_model: Any) -> None:
     found = measure(any_model)
     gain = found.gain_over(found)
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
-    other = measure_reward(any_model, PROMPTS[:2], n_words, samples=2, max_new_tokens=2)
+    other = measure_reward(any_model, PROMPTS[:2], n_words, samples_per_prompt=2, max_new_tokens=2)
     with pytest.raises(ValueError, match="other prompts"):
         found.gain_over(other)
 
 
 def test_one_prompt_has_no_interval(hooked_model: Any) -> None:
-    found = measure_reward(hooked_model, PROMPTS[:1], n_words, samples=2, max_new_tokens=2)
+    found = measure_reward(hooked_model, PROMPTS[:1], n_words, samples_per_prompt=2, max_new_tokens=2)
     assert found.interval is None
     assert "mean reward" in repr(found)
 
@@ -120,7 +124,7 @@ def test_it_can_be_saved_and_read(hooked_model: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"samples": 0}, "samples = 0"),
+        ({"samples_per_prompt": 0}, "samples_per_prompt = 0"),
         ({"batch_size": 0}, "batch_size = 0"),
         ({"temperature": 0}, "temperature = 0"),
         ({"seed": -1}, "seed = -1"),
@@ -136,6 +140,8 @@ def test_bad_arguments_are_refused(hooked_model: Any, changed: dict[str, Any], s
 
 def test_a_reward_that_fails_says_where(hooked_model: Any) -> None:
     with pytest.raises(RewardError, match="gave nan") as caught:
-        measure_reward(hooked_model, PROMPTS, lambda p, c: float("nan"), samples=1, max_new_tokens=1)
+        measure_reward(
+            hooked_model, PROMPTS, lambda p, c: float("nan"), samples_per_prompt=1, max_new_tokens=1
+        )
     assert caught.value.vectors is None
     assert len(caught.value.completions) == 3

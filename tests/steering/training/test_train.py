@@ -48,13 +48,13 @@ def assert_same(a: SteeringVectors, b: SteeringVectors, tolerance: float = 0.0) 
 
 
 def test_the_reward_rises(any_model: Any) -> None:
-    before = measure_reward(any_model, PROMPTS, high_words, samples=40, max_new_tokens=3)
+    before = measure_reward(any_model, PROMPTS, high_words, samples_per_prompt=40, max_new_tokens=3)
     vectors = train(any_model, steps=30, group_size=16)
     after = measure_reward(
         any_model,
         PROMPTS,
         high_words,
-        samples=40,
+        samples_per_prompt=40,
         max_new_tokens=3,
         intervention=vectors.interventions(any_model),
     )

@@ -21,7 +21,7 @@ from sae_lens_ext.steering.reading.path_patching.projections import Projections,
 from sae_lens_ext.steering.reading.path_patching.result import PathPatching, PathRow
 from sae_lens_ext.steering.sequences import Sequences, as_sequences, padded_batches
 from sae_lens_ext.steering.training.measure import measure_reward
-from sae_lens_ext.steering.training.reward_calls import require_reward, reward_name
+from sae_lens_ext.steering.training.reward_calls import Reward, require_reward, reward_name
 
 _CALLER = "path_patching"
 
@@ -37,8 +37,8 @@ def path_patching(
     layer: int | None = None,
     heads: Literal["all"] | None = None,
     prompts: Sequence[str] | None = None,
-    reward: Any = None,
-    samples: int = 16,
+    reward: Reward | None = None,
+    samples_per_prompt: int = 16,
     max_new_tokens: int = 32,
     temperature: float = 1.0,
     stop_tokens: Sequence[int] | None = None,
@@ -72,7 +72,7 @@ def path_patching(
         heads: "all" adds both modes of every head of q, k and v: two passes a head.
         prompts: Prompts to write from; None to measure sequences alone.
         reward: What is written is worth reward(prompt, completion), a number; 0 or 1 for accuracy.
-        samples: Completions of each prompt.
+        samples_per_prompt: Completions of each prompt.
         max_new_tokens: Tokens of a completion, at most.
         temperature: Of the sampling; predictions are compared at 1.
         stop_tokens: Ids of tokens that end a completion; None for the model's own.
@@ -132,7 +132,7 @@ def path_patching(
                     model,
                     texts,
                     reward,
-                    samples=samples,
+                    samples_per_prompt=samples_per_prompt,
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
                     stop_tokens=stop_tokens,
@@ -159,7 +159,7 @@ def path_patching(
             "tokens_read": None if given is None else given.digest,
             "prompts": list(texts),
             "reward": reward_name(reward) if texts else None,
-            "samples": samples if texts else None,
+            "samples_per_prompt": samples_per_prompt if texts else None,
             "max_new_tokens": max_new_tokens if texts else None,
             "temperature": temperature if texts else None,
             "prepend_bos": prepend_bos if texts else None,

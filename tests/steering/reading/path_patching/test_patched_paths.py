@@ -197,7 +197,7 @@ def test_sampling_left_padded_with_a_cache_is_reading_each_text_alone(
     prompts = ["w1 w2 w3 w4", "w5", "w7 w8"]
     with patched_paths(every_model, vector, mode):
         found = measure_reward(
-            every_model, prompts, lambda _, text: float(len(text)), samples=2, max_new_tokens=4
+            every_model, prompts, lambda _, text: float(len(text)), samples_per_prompt=2, max_new_tokens=4
         )
         for i, before in enumerate(found.prompt_tokens):
             for j, written in enumerate(found.tokens[i]):

@@ -112,7 +112,7 @@ def test_the_reward_of_each_mode_is_what_sampling_in_it_gives(any_model: Any, ve
         return float("w7" in completion or "w1" in completion)
 
     settings: dict[str, Any] = {
-        "samples": 3,
+        "samples_per_prompt": 3,
         "max_new_tokens": 4,
         "temperature": 0.9,
         "seed": 3,
@@ -145,14 +145,14 @@ def test_texts_and_reward_together(hooked_model: Any, vector: torch.Tensor):
         [("w1 w2", "w3 w4 w5"), ("w6", "w7 w8")],
         prompts=["w1"],
         reward=lambda prompt, completion: len(completion),
-        samples=2,
+        samples_per_prompt=2,
         max_new_tokens=2,
         **QUICK,
     )
     row = found.at("skip_attn")
     assert row.effect_kept is not None and row.reward is not None
     assert found.n_tokens == 5
-    assert found.provenance["samples"] == 2
+    assert found.provenance["samples_per_prompt"] == 2
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_global_random_state_and_training_mode_are_left(
         sequences,
         prompts=["w1"],
         reward=lambda p, c: 1,
-        samples=2,
+        samples_per_prompt=2,
         max_new_tokens=2,
         **QUICK,
     )

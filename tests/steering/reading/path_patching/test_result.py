@@ -20,7 +20,7 @@ def rewarded(llama_hooked: Any, vector: torch.Tensor) -> PathPatching:
         modes=["full", "base", "only:q:0", "vanilla:q:0"],
         prompts=["w1", "w2"],
         reward=lambda prompt, completion: "w3" in completion,
-        samples=2,
+        samples_per_prompt=2,
         max_new_tokens=2,
         n_resamples=20,
     )
