@@ -1,7 +1,6 @@
 """How often each latent fires: what tells a latent that was never learnt from one that is unstable."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -17,6 +16,7 @@ from sae_lens_ext.analysis.dictionaries import (
 )
 from sae_lens_ext.analysis.provenance import model_name, tokens_read, versions
 from sae_lens_ext.analysis.stability.firing_counts import FiringCounts, count_firings
+from sae_lens_ext.analysis.stability.firing_result import FiringRates
 from sae_lens_ext.analysis.texts import pack_texts, require_detached, require_texts, special_tokens
 from sae_lens_ext.architectures.identity import weights_fingerprint
 from sae_lens_ext.architectures.validation import require_positive_int
@@ -25,28 +25,6 @@ from sae_lens_ext.ranks import current_ranks, share_of
 
 MIN_FIRINGS = 100
 """Firings without which a latent does not count, by default (the card's floor): fewer tell little of a latent."""
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class FiringRates:
-    """How often the latents of some SAEs fire on a text. See `measure_firing_rates`."""
-
-    names: tuple[str, ...]
-    """Names of the SAEs."""
-    rates: tuple[torch.Tensor, ...]
-    """By SAE, [d_sae], 0 to 1: share of the tokens on which a latent's activation is not 0."""
-    n_tokens: int
-    """Tokens they were counted on; special tokens do not count."""
-    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Versions, seed, model, hook, a hash of the tokens, and one of each SAE."""
-
-    def __repr__(self) -> str:
-        silent = ", ".join(str(int((rates == 0).sum())) for rates in self.rates)
-        return (
-            f"FiringRates of {len(self.names)} SAEs ({', '.join(self.names)})\n"
-            f"  on {self.n_tokens:,} tokens; latents that never fired: {silent}\n"
-            f"  {self.provenance.get('model_name')} at {self.provenance.get('hook_name')}"
-        )
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Firing rates against a loop over tokens."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,3 +210,23 @@ def test_FiringRates_repr_says_in_three_lines_what_was_counted() -> None:
         "  gpt2 at blocks.0.hook_out"
     )
     assert repr(firing_rates_on(pair_at(RESIDUAL[0]), torch.randn(5, 16))).endswith(f"None at {RESIDUAL[0]}")
+
+
+def test_FiringRates_comes_back_from_its_file_and_is_a_table_and_a_figure(tmp_path: Path) -> None:
+    rates = FiringRates(
+        ("a", "b"), (torch.tensor([0.5, 0.0]), torch.tensor([0.25, 0.125, 0.0])), 8, {"model_name": "gpt2"}
+    )
+    rates.save(tmp_path / "rates.json")
+    again = FiringRates.load(tmp_path / "rates.json")
+    assert (again.names, again.n_tokens, again.provenance) == (rates.names, rates.n_tokens, rates.provenance)
+    assert all(map(torch.equal, again.rates, rates.rates))
+    assert rates.to_frame().values.tolist() == [
+        ["a", 0, 0.5],
+        ["a", 1, 0.0],
+        ["b", 0, 0.25],
+        ["b", 1, 0.125],
+        ["b", 2, 0.0],
+    ]
+    one, other = rates.plot().data
+    assert (one.name, other.name) == ("a, 1 silent", "b, 1 silent") and len(other.x) == 2
+    assert "gpt2" in rates._repr_html_()

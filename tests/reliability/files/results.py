@@ -14,6 +14,7 @@ from sae_lens_ext.analysis.flow.origins import FeatureOrigins
 from sae_lens_ext.analysis.flow.thresholds import FlowThresholds
 from sae_lens_ext.analysis.flow.top_activations.result import SiteTops, TopActivations
 from sae_lens_ext.analysis.new_latents import Context, LatentPair, LatentUse, NewLatents
+from sae_lens_ext.analysis.stability.firing_result import FiringRates
 from sae_lens_ext.analysis.stability.geometry.probe_result import ProbeScore, StabilityProbe
 from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.lime.arithmetic.result import ArithmeticAccuracy
@@ -70,6 +71,7 @@ def saved_results(text: str = " word") -> list[Any]:
     return [
         collapse_report(),
         DOMAINS,
+        FiringRates((text, "b"), (torch.tensor([0.5, 0.0]), torch.tensor([0.25])), 8, MADE),
         OriginAgreement((0, 1), torch.ones(2, 4, 4), *[matrix] * 7, 0.95, 12, MADE),
         PredecessorActivity(
             Occurrences(
@@ -84,7 +86,7 @@ def saved_results(text: str = " word") -> list[Any]:
             MADE,
         ),
         DEACTIVATION,
-        graph_of([((hook(0), 1), (hook(1), 2), 0.5, 0.75)], seeds=[(hook(1), 2)], provenance=MADE),
+        graph_of([((hook(0), 1), (hook(1), 2), 0.5, 0.75)], starts=[(hook(1), 2)], provenance=MADE),
         FeatureMatch(torch.tensor([[1], [0]]), torch.tensor([[0.5], [0.25]]), 2, False, MADE),
         origins,
         TopActivations(
