@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_lens_ext import FlowGraph, FlowSites, FlowThresholds, trace_feature
+from sae_lens_ext import FlowGraph, FlowThresholds, trace_feature
+from sae_lens_ext.analysis.flow import FlowSites
 
 SEED = (24, 14548)
 CHAIN = dict(

@@ -122,7 +122,7 @@ def train(
 def measured(model: Any, trained: Trained | None, tokens: torch.Tensor) -> LanguageModelLoss:
     """Measure the model with what was trained, or as it is."""
     with applied(model, trained):
-        return language_model_loss(model, tokens, autocast=True, show_progress=True)
+        return language_model_loss(model, tokens, autocast=True)
 
 
 def n_parameters(name: str, trained: Trained) -> int:

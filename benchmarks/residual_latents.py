@@ -33,7 +33,7 @@ def main() -> None:
         )
         ten = compare_new_latents(model, stack, texts, n_latents=10, max_tokens=65_536, autocast=True)
         page = Path(__file__).with_name(f"residual_latents_{domain}.html")
-        ten.write_html(page, f"What a residual SAE learnt from {text}")
+        ten.write_html(page, title=f"What a residual SAE learnt from {text}")
         frame = every.to_frame()
         alive = frame[frame["max_activation"] > 0]
         among = normalize(residual.W_dec, dim=-1) @ normalize(residual.W_dec, dim=-1).T

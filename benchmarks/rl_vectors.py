@@ -34,10 +34,10 @@ from sae_lens_ext import (
     RewardMeasurement,
     SteeringVectors,
     TrainingLog,
-    compare_logs,
     load_embedded_model,
     logit_lens,
     measure_reward,
+    plot_training_logs,
     train_steering_vectors,
 )
 
@@ -88,7 +88,7 @@ def learning_rate(model: Any, of: str) -> tuple[float, dict[str, float]]:
             model,
             sums().validation,
             sums().reward,
-            samples=SAMPLES,
+            samples_per_prompt=SAMPLES,
             intervention=vectors.interventions(model),
             **GENERATION,
         )
@@ -118,13 +118,18 @@ def best_prefix(model: Any, vectors: SteeringVectors) -> tuple[RewardMeasurement
     }  # the prefix is one of the tokens
     tried = {
         token: measure_reward(
-            model, train_prompts[:PREFIX_PROMPTS], reward, samples=PREFIX_SAMPLES, prefix=token, **shorter
+            model,
+            train_prompts[:PREFIX_PROMPTS],
+            reward,
+            samples_per_prompt=PREFIX_SAMPLES,
+            prefix=token,
+            **shorter,
         ).mean
         for token in first_tokens(model, train_prompts[:PREFIX_PROMPTS], vectors)
     }
     best = max(tried, key=lambda token: tried[token])
     names = {token: model.tokenizer.decode([token]) for token in tried}
-    found = measure_reward(model, held_out, reward, samples=SAMPLES, prefix=best, **shorter)
+    found = measure_reward(model, held_out, reward, samples_per_prompt=SAMPLES, prefix=best, **shorter)
     return found, {
         "token": names[best],
         "tried_on_training_prompts": {repr(names[t]): r for t, r in tried.items()},
@@ -152,7 +157,7 @@ def main() -> None:
     task = sums()
     held_out, reward = task.held_out, task.reward
     VECTORS.mkdir(exist_ok=True)
-    base = measure_reward(model, held_out, reward, samples=SAMPLES, **GENERATION)
+    base = measure_reward(model, held_out, reward, samples_per_prompt=SAMPLES, **GENERATION)
     rates, trials = {}, {}
     for of in SETS:
         rates[of], trials[of] = learning_rate(model, of)
@@ -162,12 +167,17 @@ def main() -> None:
         chosen = f"{of} {rates[of]:g}" if name == of else name
         vectors = train(model, chosen, of, rates[of], seed=seed, control=control, steps=steps)
         measured[name] = measure_reward(
-            model, held_out, reward, samples=SAMPLES, intervention=vectors.interventions(model), **GENERATION
+            model,
+            held_out,
+            reward,
+            samples_per_prompt=SAMPLES,
+            intervention=vectors.interventions(model),
+            **GENERATION,
         )
         folder = _file(name)
         shutil.copy(CACHE / _file(chosen) / "log.jsonl", VECTORS / f"{folder}.jsonl")
         vectors.save(VECTORS / f"{folder}.safetensors")
-        logs[name] = TrainingLog.read(VECTORS / f"{folder}.jsonl")
+        logs[name] = TrainingLog.load(VECTORS / f"{folder}.jsonl")
         print(name, measured[name].estimate, f"{time.monotonic() - started:.0f} s", flush=True)
     last = SteeringVectors.load(VECTORS / "last_layer.safetensors")
     measured["best prefix token"], prefix = best_prefix(model, last)
@@ -200,7 +210,9 @@ def main() -> None:
     }
     write_result(__file__, json.loads(json.dumps(result)))
     write_figure(__file__, _bars({"base": base, **measured}))
-    write_figure(str(Path(__file__).with_name("rl_vectors_training.py")), compare_logs(logs), height=480)
+    write_figure(
+        str(Path(__file__).with_name("rl_vectors_training.py")), plot_training_logs(logs), height=480
+    )
 
 
 def _file(name: str) -> str:

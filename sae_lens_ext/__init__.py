@@ -3,6 +3,7 @@
 Importing this package registers its architectures, so that SAELens trains and loads them by name.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from sae_lens_ext.architectures import (
     with_k,
 )
 from sae_lens_ext.language_model import mix_datasets
-from sae_lens_ext.lazy_names import MODULE_OF
+from sae_lens_ext.lazy_names import MODULE_OF, NEW_NAME_OF
 
 if TYPE_CHECKING:
     from sae_lens_ext.analysis.collapse import (
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
         FeatureMatch,
         FeatureOrigins,
         FlowGraph,
-        FlowSites,
         FlowThresholds,
         OriginAgreement,
         PredecessorActivity,
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from sae_lens_ext.analysis.new_latents import NewLatents, compare_new_latents
     from sae_lens_ext.analysis.seeds import train_seeds
     from sae_lens_ext.analysis.stability import (
+        FeatureRecovery,
         FiringRates,
         LowRankFeatureModel,
         MaskingCurve,
@@ -89,7 +90,6 @@ if TYPE_CHECKING:
     from sae_lens_ext.lime.arithmetic import (
         ArithmeticAccuracy,
         ArithmeticExamples,
-        ArithmeticVocabulary,
         arithmetic_accuracy,
         arithmetic_examples,
     )
@@ -122,10 +122,9 @@ if TYPE_CHECKING:
         Intervention,
         InterventionSum,
         ScaleFeature,
-        compare_dose_responses,
         dose_response,
         flow_steering,
-        presence_of_words,
+        plot_dose_responses,
         share_of_words,
         steer,
     )
@@ -137,6 +136,7 @@ if TYPE_CHECKING:
     )
     from sae_lens_ext.steering.reading.gains import (
         PairGain,
+        PairGains,
         Transfer,
         pair_gain,
         pair_gains,
@@ -170,9 +170,9 @@ if TYPE_CHECKING:
         RewardError,
         RewardMeasurement,
         TrainingLog,
-        compare_logs,
         learning_rates_by_depth,
         measure_reward,
+        plot_training_logs,
         train_steering_vectors,
     )
     from sae_lens_ext.steering.vectors import (
@@ -192,7 +192,6 @@ __all__ = [
     "AddVector",
     "ArithmeticAccuracy",
     "ArithmeticExamples",
-    "ArithmeticVocabulary",
     "BoxedEquals",
     "BudgetCurve",
     "ClampFeature",
@@ -206,9 +205,9 @@ __all__ = [
     "EarlyStop",
     "FeatureMatch",
     "FeatureOrigins",
+    "FeatureRecovery",
     "FiringRates",
     "FlowGraph",
-    "FlowSites",
     "FlowThresholds",
     "HierarchicalTopKTrainingSAE",
     "HierarchicalTopKTrainingSAEConfig",
@@ -233,6 +232,7 @@ __all__ = [
     "NonFiniteTrainingError",
     "OriginAgreement",
     "PairGain",
+    "PairGains",
     "PathMode",
     "PathPatching",
     "Persistence",
@@ -266,8 +266,6 @@ __all__ = [
     "check_saved",
     "cite",
     "collapse_report",
-    "compare_dose_responses",
-    "compare_logs",
     "compare_new_latents",
     "deactivation_test",
     "depthwise_circuits",
@@ -303,9 +301,10 @@ __all__ = [
     "pearson_matches",
     "persistence",
     "plot_collapse",
+    "plot_dose_responses",
+    "plot_training_logs",
     "pool_features",
     "predecessor_activity",
-    "presence_of_words",
     "propagated_effect",
     "retrain_encoder",
     "router_map",
@@ -332,7 +331,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is dear only when it is asked for."""
+    """Import what is dear only when it is asked for, by its old name as well."""
+    if name in NEW_NAME_OF:
+        new = NEW_NAME_OF[name]
+        warnings.warn(
+            f"sae_lens_ext.{name} is called {new} now. Write {new}, which is the same.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = new
     if name in MODULE_OF:
         return getattr(import_module(MODULE_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,6 @@ _BY_MODULE = {
         "FeatureMatch",
         "FeatureOrigins",
         "FlowGraph",
-        "FlowSites",
         "FlowThresholds",
         "OriginAgreement",
         "PredecessorActivity",
@@ -34,6 +33,7 @@ _BY_MODULE = {
     ),
     "sae_lens_ext.analysis.seeds": ("train_seeds",),
     "sae_lens_ext.analysis.stability": (
+        "FeatureRecovery",
         "FiringRates",
         "LowRankFeatureModel",
         "MaskingCurve",
@@ -77,10 +77,9 @@ _BY_MODULE = {
         "Intervention",
         "InterventionSum",
         "ScaleFeature",
-        "compare_dose_responses",
+        "plot_dose_responses",
         "dose_response",
         "flow_steering",
-        "presence_of_words",
         "share_of_words",
         "steer",
     ),
@@ -90,7 +89,7 @@ _BY_MODULE = {
         "RewardError",
         "RewardMeasurement",
         "TrainingLog",
-        "compare_logs",
+        "plot_training_logs",
         "learning_rates_by_depth",
         "measure_reward",
         "train_steering_vectors",
@@ -123,6 +122,7 @@ _BY_MODULE = {
     ),
     "sae_lens_ext.steering.reading.gains": (
         "PairGain",
+        "PairGains",
         "Transfer",
         "pair_gain",
         "pair_gains",
@@ -140,7 +140,6 @@ _BY_MODULE = {
     "sae_lens_ext.lime.arithmetic": (
         "ArithmeticAccuracy",
         "ArithmeticExamples",
-        "ArithmeticVocabulary",
         "arithmetic_accuracy",
         "arithmetic_examples",
     ),
@@ -162,3 +161,6 @@ _BY_MODULE = {
 
 MODULE_OF = {name: module for module, names in _BY_MODULE.items() for name in names}
 """By name."""
+
+NEW_NAME_OF = {"compare_dose_responses": "plot_dose_responses", "compare_logs": "plot_training_logs"}
+"""What names of before are called now; they go on working, with a DeprecationWarning."""

@@ -307,7 +307,6 @@ def _measured(path: Path, model: Any, tokens: torch.Tensor, options: argparse.Na
         loss_mask=_counted(model, tokens),
         batch_size=options.micro_batch_size or options.batch_size,
         autocast=options.autocast,
-        show_progress=True,
     )
     loss.save(path)
     return loss

@@ -6,8 +6,8 @@ from sae_lens_ext.steering.add_vector import AddVector
 from sae_lens_ext.steering.clamp_feature import ClampFeature
 from sae_lens_ext.steering.dose_response import (
     DoseResponse,
-    compare_dose_responses,
     dose_response,
+    plot_dose_responses,
     presence_of_words,
     share_of_words,
 )
@@ -25,9 +25,9 @@ __all__ = [
     "Intervention",
     "InterventionSum",
     "ScaleFeature",
-    "compare_dose_responses",
     "dose_response",
     "flow_steering",
+    "plot_dose_responses",
     "presence_of_words",
     "share_of_words",
     "steer",

@@ -59,7 +59,7 @@ def test_train_vectors_trains_measures_and_says_what_is_next(run_on: Any, gpt2_f
     vectors = SteeringVectors.load(out / "vectors.safetensors")
     before, after = (RewardMeasurement.load(out / f"held_out_{when}.json") for when in ("before", "after"))
     assert vectors.layers == (0, 1) and all(vectors.norms.values())
-    assert len(TrainingLog.read(out).rows) == 2 and (out / "log.html").stat().st_size > 1_000_000
+    assert len(TrainingLog.load(out).rows) == 2 and (out / "log.html").stat().st_size > 1_000_000
     assert before.prompts == after.prompts and before.rewards.shape == (2, 4)
     assert before.provenance["intervention"] is None and after.provenance["intervention"]
     assert printed.splitlines() == [
@@ -99,7 +99,7 @@ def test_train_vectors_goes_on_where_it_was_interrupted(
     assert "Give the same command again to go on" in capsys.readouterr().err
     out = run_on(*words)
     resumed = SteeringVectors.load(out / "vectors.safetensors")
-    assert [row["step"] for row in TrainingLog.read(out).rows] == [1, 2]
+    assert [row["step"] for row in TrainingLog.load(out).rows] == [1, 2]
     assert all((resumed[layer] == whole[layer]).all() for layer in (0, 1))
     assert "held-out" not in capsys.readouterr().out
 

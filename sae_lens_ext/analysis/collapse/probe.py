@@ -107,7 +107,7 @@ def _classes(caller: str, labels: Any, n: int, n_folds: int) -> tuple[int, torch
             f"{int(count)} of class {int(name)}" for name, count in zip(names, counts, strict=True)
         )
         raise ValueError(
-            f"{caller} was given labels of {len(names)} classes, {shown}, to be dealt into {n_folds} folds. Give at least two classes, and of each at least {n_folds} examples, or fewer folds."
+            f"{caller} was given labels of {len(names)} classes, {shown}, and n_folds = {n_folds}. Give at least two classes, and of each at least {n_folds} examples, or fewer folds."
         )
     return len(names), y
 

@@ -59,7 +59,7 @@ def find_occurrences(
     if n < n_folds:
         counted = ", ".join(f"{len(where)} of {name!r}" for name, where in zip(names, found, strict=True))
         raise ValueError(
-            f"{caller} found {counted} in {contexts.numel():,} tokens and takes {n} of each (per_word = {per_word}), but separability over {n_folds} folds needs "
+            f"{caller} found {counted} in {contexts.numel():,} tokens and takes {n} of each (per_word = {per_word}), but separability with n_folds = {n_folds} needs "
             f"{n_folds} of each. Give more text, other words, or words=None to leave separability out."
         )
     where = torch.cat([one[:n] for one in found])

@@ -96,7 +96,7 @@ class NewLatents:
         """Give what `write_html` shows, as a fragment for another page's body; its style is `SECTION_CSS`."""
         return html_section(self)
 
-    def write_html(self, path: str | Path, title: str | None = None) -> None:
+    def write_html(self, path: str | Path, *, title: str | None = None) -> None:
         """Write one HTML file that needs neither JavaScript nor a network, whole or not at all.
 
         Args:

@@ -115,8 +115,8 @@ def arithmetic_examples(
     n: int,
     *,
     modulus: int = 11,
-    seed: int = 0,
     distinct_from: ArithmeticExamples | Iterable[ArithmeticExamples] | None = None,
+    seed: int = 0,
 ) -> ArithmeticExamples:
     """Draw arithmetic expressions and work each out, one operation a step: "7÷2+3×4=9+3×4=9+1=10".
 
@@ -139,8 +139,8 @@ def arithmetic_examples(
         n_operands: Numbers in an expression, 2 to 8; or several such counts.
         n: Examples, of each operand count.
         modulus: The prime that numbers are taken modulo.
-        seed: Of the draw. The examples of one operand count do not depend on which others are drawn.
         distinct_from: Examples whose expressions must not be among the new ones, such as those trained on.
+        seed: Of the draw. The examples of one operand count do not depend on which others are drawn.
 
     Returns:
         The examples, grouped by length.

@@ -27,7 +27,7 @@ def language_model_loss(
     loss_mask: torch.Tensor | Sequence[torch.Tensor] | None = None,
     batch_size: int = 16,
     autocast: bool = False,
-    show_progress: bool = False,
+    show_progress: bool = True,
 ) -> LanguageModelLoss:
     """Measure how well a model predicts tokens: the cross-entropy of each sequence, nats.
 

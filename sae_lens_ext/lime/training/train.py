@@ -56,11 +56,11 @@ def train_language_model(
     clip: float | None = 1.0,
     micro_batch_size: int | None = None,
     autocast: bool = False,
-    seed: int = 0,
     validation: Any = None,
     validate_every: int = 0,
     checkpoint_every: int = 200,
     folder: str | Path | None = None,
+    seed: int = 0,
     show_progress: bool = True,
 ) -> LanguageModelTraining:
     """Train a language model to predict tokens, in place: the model, the routers that are attached to it, or both.
@@ -92,11 +92,11 @@ def train_language_model(
         clip: Largest norm of the gradient; None for any.
         micro_batch_size: Sequences run at once; it bounds the memory. The gradient is that of the whole batch, but for rounding and dropout.
         autocast: Whether to run the model in bfloat16 where torch.autocast does; the weights keep their dtype.
-        seed: Of order and dropout.
         validation: Tokens as above, or a pair of tokens and loss mask, on which the loss is measured without dropout after the last step.
         validate_every: Steps between two such measurements before that; 0 for none.
         checkpoint_every: Steps between two saved states, at most; a minute is the most, too.
         folder: Where to save them; None for nowhere.
+        seed: Of order and dropout.
         show_progress: Whether to show a bar.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from sae_lens_ext.bootstrap import Estimate
 from sae_lens_ext.steering.dose_response.behaviour import Behaviour, presence_of_words, share_of_words
-from sae_lens_ext.steering.dose_response.compare import compare_dose_responses
+from sae_lens_ext.steering.dose_response.compare import plot_dose_responses
 from sae_lens_ext.steering.dose_response.measure import dose_response
 from sae_lens_ext.steering.dose_response.result import Completion, DoseResponse, DoseRow
 
@@ -12,8 +12,8 @@ __all__ = [
     "DoseResponse",
     "DoseRow",
     "Estimate",
-    "compare_dose_responses",
     "dose_response",
+    "plot_dose_responses",
     "presence_of_words",
     "share_of_words",
 ]

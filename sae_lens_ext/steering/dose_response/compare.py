@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _MEASURED_ALIKE = ("model_name", "behaviour", "max_new_tokens", "temperature", "top_p")
 
 
-def compare_dose_responses(responses: Mapping[str, DoseResponse]) -> "go.Figure":
+def plot_dose_responses(responses: Mapping[str, DoseResponse]) -> "go.Figure":
     """Draw the scores of several steerings against their strengths, with intervals.
 
     Args:
@@ -26,20 +26,20 @@ def compare_dose_responses(responses: Mapping[str, DoseResponse]) -> "go.Figure"
     """
     if not isinstance(responses, Mapping) or not responses:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
-            f"compare_dose_responses was given {type(responses).__name__} without entries by name. Give a mapping such as "
+            f"plot_dose_responses was given {type(responses).__name__} without entries by name. Give a mapping such as "
             '{"single layer": a, "cumulative": b}.'
         )
     first_name, first = next(iter(responses.items()))
     for name, response in responses.items():
         if not isinstance(response, DoseResponse):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
-                f"compare_dose_responses was given {type(response).__name__} as {name!r}. Give what dose_response returns."
+                f"plot_dose_responses was given {type(response).__name__} as {name!r}. Give what dose_response returns."
             )
         ours, theirs = _what_must_agree(first), _what_must_agree(response)
         differing = next((what for what in ours if ours[what] != theirs[what]), None)
         if differing is not None:
             raise ValueError(
-                f"compare_dose_responses was given {first_name!r} and {name!r}, which differ in {differing} ({ours[differing]!r:.60} and "
+                f"plot_dose_responses was given {first_name!r} and {name!r}, which differ in {differing} ({ours[differing]!r:.60} and "
                 f"{theirs[differing]!r:.60}), so that their scores do not compare. Measure both alike."
             )
     from sae_lens_ext.steering.dose_response.figure import compared

@@ -46,7 +46,7 @@ def figure(response: DoseResponse) -> go.Figure:
 
 
 def compared(responses: Mapping[str, DoseResponse]) -> go.Figure:
-    """Draw the score of each response, see `compare_dose_responses`."""
+    """Draw the score of each response, see `plot_dose_responses`."""
     drawing = go.Figure()
     for i, (name, response) in enumerate(responses.items()):
         _add_curve(drawing, response, "score", escape(name, quote=False), COLOURS[i % len(COLOURS)], "solid")

@@ -6,15 +6,15 @@ from sae_lens_ext.steering.training.reward_calls import RewardError
 from sae_lens_ext.steering.training.reward_measurement import RewardMeasurement
 from sae_lens_ext.steering.training.settings import learning_rates_by_depth
 from sae_lens_ext.steering.training.train import train_steering_vectors
-from sae_lens_ext.steering.training.training_log import TrainingLog, compare_logs
+from sae_lens_ext.steering.training.training_log import TrainingLog, plot_training_logs
 
 __all__ = [
     "EarlyStop",
     "RewardError",
     "RewardMeasurement",
     "TrainingLog",
-    "compare_logs",
     "learning_rates_by_depth",
     "measure_reward",
+    "plot_training_logs",
     "train_steering_vectors",
 ]

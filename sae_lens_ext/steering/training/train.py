@@ -42,7 +42,6 @@ def train_steering_vectors(
     steps: int = 100,
     lr: float | Mapping[int, float] = 1e-3,
     temperature: float = 1.0,
-    seed: int = 0,
     control: Control | None = None,
     weight_decay: float = 0.0,
     warmup: float = 0.03,
@@ -54,6 +53,7 @@ def train_steering_vectors(
     early_stop: EarlyStop | None = None,
     start: SteeringVectors | None = None,
     folder: str | Path | None = None,
+    seed: int = 0,
     show_progress: bool = True,
 ) -> SteeringVectors:
     """Train one vector per layer, added to the residual stream after the block at every token, so that completions get more reward.
@@ -83,7 +83,6 @@ def train_steering_vectors(
         lr: Learning rate, or one for each layer; `learning_rates_by_depth` gives the paper's for single layers. With AdamW a vector's every entry moves by up
             to this in a step, so it must fit the size of the residual stream.
         temperature: Of sampling and of the log-probabilities.
-        seed: Of the prompts' order, the samples and the control.
         control: "random" trains on rewards of 0 or 1 drawn at random, "shuffled" on those of a prompt's samples in random order. What these
             gain is not due to the reward.
         weight_decay: AdamW's.
@@ -96,6 +95,7 @@ def train_steering_vectors(
         early_stop: When to stop before the last step.
         start: Vectors to begin with, of the same layers; None for zeros.
         folder: Where to save state, log and vectors; None for nowhere.
+        seed: Of the prompts' order, the samples and the control.
         show_progress: Whether to show a bar, with reward, KL to the base, entropy and length.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,7 +50,7 @@ class TrainingLog:
     """Where it was read."""
 
     @classmethod
-    def read(cls, path: str | Path) -> "TrainingLog":
+    def load(cls, path: str | Path) -> "TrainingLog":
         """Read a log, also one that is being written.
 
         A last line that was cut off, as a crash leaves it, is dropped with a warning.
@@ -85,6 +86,16 @@ class TrainingLog:
         if not rows:
             raise ValueError(f"{path} holds no step yet. Wait for the first one, or give another log.")
         return cls(tuple(rows), path)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "TrainingLog":
+        """Do as `load`, by the old name."""
+        warnings.warn(
+            "TrainingLog.read is called TrainingLog.load now, as every other result. Write TrainingLog.load, which does the same.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cls.load(path)
 
     @property
     def steps(self) -> NDArray[np.int64]:
@@ -146,7 +157,7 @@ class TrainingLog:
         return notebook_view(self, table.to_html(index=False, float_format=lambda x: f"{x:.3f}", na_rep=""))
 
 
-def compare_logs(logs: Mapping[str, TrainingLog], *, window: int = 10) -> "go.Figure":
+def plot_training_logs(logs: Mapping[str, TrainingLog], *, window: int = 10) -> "go.Figure":
     """Draw the rewards of several trainings over their steps: thin what each step had, thick the running mean.
 
     Args:
@@ -159,16 +170,16 @@ def compare_logs(logs: Mapping[str, TrainingLog], *, window: int = 10) -> "go.Fi
     Raises:
         ValueError: There are no logs by name, or one is none.
     """
-    require_positive_int("compare_logs", "window", window)
+    require_positive_int("plot_training_logs", "window", window)
     if not isinstance(logs, Mapping) or not logs:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
-            f"compare_logs was given {type(logs).__name__} without entries by name. Give a mapping such as "
+            f"plot_training_logs was given {type(logs).__name__} without entries by name. Give a mapping such as "
             '{"true reward": a, "random reward": b}.'
         )
     for name, log in logs.items():
         if not isinstance(log, TrainingLog):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
-                f"compare_logs was given {type(log).__name__} as {name!r}. Give what TrainingLog.read returns."
+                f"plot_training_logs was given {type(log).__name__} as {name!r}. Give what TrainingLog.load returns."
             )
     from sae_lens_ext.steering.training.training_log_figure import compared
 

@@ -54,7 +54,7 @@ def figure(log: TrainingLog, window: int) -> go.Figure:
 
 
 def compared(logs: Mapping[str, TrainingLog], window: int) -> go.Figure:
-    """Draw the reward of each log, see `compare_logs`."""
+    """Draw the reward of each log, see `plot_training_logs`."""
     drawing = go.Figure()
     for i, (name, log) in enumerate(logs.items()):
         _add_reward(drawing, log, escape(name, quote=False), COLOURS[i % len(COLOURS)], window)

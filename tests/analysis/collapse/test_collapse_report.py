@@ -159,7 +159,7 @@ def test_autocast_is_near(hooked_model: Any, contexts: torch.Tensor) -> None:
         ({"seed": "x"}, "seed = 'x'"),
         ({"batch_size": True}, "batch_size"),
         ({"n_folds": 1}, "n_folds = 1"),
-        ({"n_folds": 50}, "separability over 50 folds needs 50 of each.*words=None"),
+        ({"n_folds": 50}, "separability with n_folds = 50 needs 50 of each.*words=None"),
         ({"skip_positions": CONTEXT}, "skip_positions = 16 of contexts of 16 tokens"),
         ({"skip_positions": -1}, "skip_positions = -1"),
         ({"z_score": None}, "z_score = None"),

@@ -115,7 +115,7 @@ def test_gradients_are_not_asked_for() -> None:
             torch.randn(5, 2),
             torch.tensor([0, 0, 0, 1, 1]),
             3,
-            "3 of class 0, 2 of class 1, to be dealt into 3 folds",
+            "3 of class 0, 2 of class 1, and n_folds = 3",
         ),
         (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), 1, "n_folds = 1"),
         (torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), True, "n_folds = True"),

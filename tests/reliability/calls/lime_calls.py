@@ -3,6 +3,7 @@
 from typing import Any
 
 import sae_lens_ext as s
+import sae_lens_ext.lime.arithmetic
 from tests.reliability.calls import wrong_values as w
 from tests.reliability.calls.material import model, new_model, tokens
 from tests.reliability.calls.model_calls import ModelCall
@@ -108,7 +109,10 @@ def calls() -> list[ModelCall]:
             distinct_from=w.NONE,
         ),
         _call(
-            "ArithmeticVocabulary", s.ArithmeticVocabulary, dict, modulus=w.kind("2", "numpy 2", "tensor 2")
+            "ArithmeticVocabulary",
+            s.lime.arithmetic.ArithmeticVocabulary,
+            dict,
+            modulus=w.kind("2", "numpy 2", "tensor 2"),
         ),
         _call(
             "router_map",

@@ -3,6 +3,7 @@
 from typing import Any
 
 import sae_lens_ext as s
+import sae_lens_ext.steering
 from tests.reliability.calls import wrong_values as w
 from tests.reliability.calls.material import FIRST, PROMPTS, drawn, model, new_sae, tokens
 from tests.reliability.calls.model_calls import ModelCall
@@ -136,7 +137,7 @@ def calls() -> list[ModelCall]:
             {"answers": w.FUNCTION, "stop": w.NAME | w.NONE},
         ),
         call("share_of_words", s.share_of_words, dict, {"words": w.kind("['w1']")}),
-        call("presence_of_words", s.presence_of_words, dict, {"words": w.kind("['w1']")}),
+        call("presence_of_words", s.steering.presence_of_words, dict, {"words": w.kind("['w1']")}),
         call(
             "logit_lens",
             s.logit_lens,
@@ -225,12 +226,12 @@ def calls() -> list[ModelCall]:
                     "prompts": PROMPTS,
                     "reward": reward,
                     "modes": ("base",),
-                    "samples": 2,
+                    "samples_per_prompt": 2,
                     "max_new_tokens": 2,
                 }
                 | quiet
             ),
-            {"prompts": w.TEXTS, "reward": w.FUNCTION, "samples": w.COUNT} | WRITING,
+            {"prompts": w.TEXTS, "reward": w.FUNCTION, "samples_per_prompt": w.COUNT} | WRITING,
         ),
         call(
             "patched_paths",
@@ -249,14 +250,20 @@ def calls() -> list[ModelCall]:
             "measure_reward",
             s.measure_reward,
             lambda: (
-                {"model": model(), "prompts": PROMPTS, "reward": reward, "samples": 2, "max_new_tokens": 2}
+                {
+                    "model": model(),
+                    "prompts": PROMPTS,
+                    "reward": reward,
+                    "samples_per_prompt": 2,
+                    "max_new_tokens": 2,
+                }
                 | quiet
             ),
             {
                 "model": w.NOTHING,
                 "prompts": w.TEXTS,
                 "reward": w.FUNCTION,
-                "samples": w.COUNT,
+                "samples_per_prompt": w.COUNT,
                 "intervention": w.NONE,
                 "prefix": w.NAME | w.kind("0", "2", "None", "[]", "[1]"),
                 "batch_size": w.COUNT,
@@ -356,6 +363,11 @@ def calls() -> list[ModelCall]:
             own=0.8,
             transferred=0.7,
         ),
-        call("compare_logs", s.compare_logs, lambda: {"logs": {}}, {"logs": w.NOTHING, "window": w.NOTHING}),
-        call("compare_dose_responses", s.compare_dose_responses, dict, {"responses": w.NOTHING}),
+        call(
+            "plot_training_logs",
+            s.plot_training_logs,
+            lambda: {"logs": {}},
+            {"logs": w.NOTHING, "window": w.NOTHING},
+        ),
+        call("plot_dose_responses", s.plot_dose_responses, dict, {"responses": w.NOTHING}),
     ]

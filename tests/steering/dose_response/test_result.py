@@ -12,7 +12,7 @@ from sae_lens_ext.steering.dose_response import (
     DoseResponse,
     DoseRow,
     Estimate,
-    compare_dose_responses,
+    plot_dose_responses,
 )
 
 MEASURES = ("behaviour", "coherence", "distinct_bigrams", "score", "cross_entropy")
@@ -96,7 +96,7 @@ def test_the_figure_draws_strengths_in_order_with_intervals() -> None:
 
 def test_responses_are_compared_by_their_scores() -> None:
     other = response(rows=(row(0.0, 0.2), row(20.0, 0.9)))
-    drawing = compare_dose_responses({"single": response(), "cumulative": other})
+    drawing = plot_dose_responses({"single": response(), "cumulative": other})
     lines = {trace.name: list(trace.y) for trace in drawing.data if trace.mode == "lines+markers"}
     assert lines == {"single": [0.1, 0.6, 0.4], "cumulative": [0.2, 0.9]}
     (level,) = drawing.select_traces({"name": "unsteered"})
@@ -119,7 +119,7 @@ def test_responses_are_compared_by_their_scores() -> None:
 )
 def test_what_does_not_compare_is_refused(responses: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        compare_dose_responses(responses)
+        plot_dose_responses(responses)
 
 
 def test_rows_are_frozen() -> None:

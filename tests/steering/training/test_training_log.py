@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_lens_ext.steering.training.training_log import TrainingLog, compare_logs
+from sae_lens_ext.steering.training.training_log import TrainingLog, plot_training_logs
 from sae_lens_ext.steering.training.training_log_figure import running_mean
 
 
@@ -40,7 +40,7 @@ def written(folder: Path, rows: list[Any], end: str = "\n") -> Path:
 def test_a_log_is_read_from_its_file_or_folder(tmp_path: Path) -> None:
     path = written(tmp_path, [row(1), row(2)])
     for given_path in (path, tmp_path, str(tmp_path)):
-        log = TrainingLog.read(given_path)
+        log = TrainingLog.load(given_path)
         assert log.rows == (row(1), row(2)) and log.path == path
         assert log.steps.tolist() == [1, 2]
         assert log.values("reward").tolist() == [0.1, 0.2]
@@ -51,7 +51,7 @@ def test_a_log_is_read_from_its_file_or_folder(tmp_path: Path) -> None:
 def test_a_last_line_that_was_cut_off_is_dropped_and_told_of(tmp_path: Path, cut: int, caplog) -> None:
     written(tmp_path, [row(1), row(2), json.dumps(row(3))[:cut]], end="")
     with caplog.at_level(logging.WARNING):
-        log = TrainingLog.read(tmp_path)
+        log = TrainingLog.load(tmp_path)
     assert log.steps.tolist() == [1, 2]
     (record,) = caplog.records
     assert "line 3, was cut off and is left out" in record.getMessage()
@@ -60,11 +60,11 @@ def test_a_last_line_that_was_cut_off_is_dropped_and_told_of(tmp_path: Path, cut
 def test_a_last_line_cut_inside_a_letter_is_dropped(tmp_path: Path, caplog) -> None:
     path = written(tmp_path, [row(1)])
     path.write_bytes(path.read_bytes() + '{"ü'.encode()[:-1])
-    assert TrainingLog.read(path).steps.tolist() == [1] and len(caplog.records) == 1
+    assert TrainingLog.load(path).steps.tolist() == [1] and len(caplog.records) == 1
 
 
 def test_a_whole_last_line_without_a_line_break_is_kept(tmp_path: Path, caplog) -> None:
-    assert TrainingLog.read(written(tmp_path, [row(1), row(2)], end="")).steps.tolist() == [1, 2]
+    assert TrainingLog.load(written(tmp_path, [row(1), row(2)], end="")).steps.tolist() == [1, 2]
     assert not caplog.records
 
 
@@ -93,28 +93,28 @@ def test_a_whole_last_line_without_a_line_break_is_kept(tmp_path: Path, caplog) 
 def test_a_broken_line_is_named_by_its_number(tmp_path: Path, line: Any, complaint: str, after: bool) -> None:
     written(tmp_path, [row(1), line, *([row(3)] if after else [])])
     with pytest.raises(ValueError, match=complaint):
-        TrainingLog.read(tmp_path)
+        TrainingLog.load(tmp_path)
 
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no training log at .*log.jsonl. Give the folder"):
-        TrainingLog.read(tmp_path)
+        TrainingLog.load(tmp_path)
     written(tmp_path, [], end="")
     with pytest.raises(ValueError, match="holds no step yet"):
-        TrainingLog.read(tmp_path)
+        TrainingLog.load(tmp_path)
 
 
 def test_a_frame_has_a_row_a_step_and_a_column_a_layer(tmp_path: Path) -> None:
-    frame = TrainingLog.read(written(tmp_path, [row(1), row(2)])).to_frame()
+    frame = TrainingLog.load(written(tmp_path, [row(1), row(2)])).to_frame()
     assert frame["step"].tolist() == [1, 2] and frame["step"].dtype == int
     assert frame["vector_norm_0"].tolist() == [0.5, 1.0] and frame["learning_rate_3"].tolist() == [2e-3] * 2
     assert frame["kl_to_base"].isna().tolist() == [False, True]
-    one_rate = TrainingLog.read(written(tmp_path, [row(1, learning_rate=0.1)])).to_frame()
+    one_rate = TrainingLog.load(written(tmp_path, [row(1, learning_rate=0.1)])).to_frame()
     assert one_rate["learning_rate"].tolist() == [0.1]
 
 
 def test_an_unknown_field_is_refused_by_name(tmp_path: Path) -> None:
-    log = TrainingLog.read(written(tmp_path, [row(1)]))
+    log = TrainingLog.load(written(tmp_path, [row(1)]))
     with pytest.raises(
         ValueError, match="no field 'rewards' of one number a step. It has degenerate_groups, ended"
     ):
@@ -124,7 +124,7 @@ def test_an_unknown_field_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_log_sums_itself_up(tmp_path: Path) -> None:
-    log = TrainingLog.read(written(tmp_path, [row(step) for step in range(1, 21)]))
+    log = TrainingLog.load(written(tmp_path, [row(step) for step in range(1, 21)]))
     first, reward, last = repr(log).splitlines()
     assert first.startswith("TrainingLog of 20 steps (")
     assert reward == "  reward 0.550 in the first 10, 1.550 in the last 10; largest 2.000 at step 20"
@@ -134,7 +134,7 @@ def test_a_log_sums_itself_up(tmp_path: Path) -> None:
 
 
 def test_a_log_is_drawn_in_panels_with_a_running_mean(tmp_path: Path) -> None:
-    log = TrainingLog.read(written(tmp_path, [row(step) for step in range(1, 6)]))
+    log = TrainingLog.load(written(tmp_path, [row(step) for step in range(1, 6)]))
     drawing = log.plot(window=2)
     titles = [annotation.text for annotation in drawing.layout.annotations]
     assert titles == ["reward", "KL to the base (nats a token)", "entropy (nats a token)", "length (tokens)"]
@@ -146,20 +146,20 @@ def test_a_log_is_drawn_in_panels_with_a_running_mean(tmp_path: Path) -> None:
 
 def test_a_log_under_a_control_shows_what_was_trained_on(tmp_path: Path) -> None:
     rows = [row(step, trained_reward=0.5) for step in range(1, 4)]
-    drawing = TrainingLog.read(written(tmp_path, rows)).plot()
+    drawing = TrainingLog.load(written(tmp_path, rows)).plot()
     (control,) = [line for line in drawing.data if line.name == "trained on (control)"]
     assert list(control.y) == [0.5] * 3
 
 
 def test_a_log_without_diagnostics_and_of_one_step_is_drawn(tmp_path: Path) -> None:
-    drawing = TrainingLog.read(written(tmp_path, [{"step": 1, "reward": 0.5, "kl_to_base": None}])).plot()
+    drawing = TrainingLog.load(written(tmp_path, [{"step": 1, "reward": 0.5, "kl_to_base": None}])).plot()
     assert [annotation.text for annotation in drawing.layout.annotations] == ["reward"]
     assert all(line.mode == "markers" for line in drawing.data)
 
 
 def test_logs_are_compared_by_name(tmp_path: Path) -> None:
-    log = TrainingLog.read(written(tmp_path, [row(1), row(2)]))
-    drawing = compare_logs({"true": log, "random": log}, window=1)
+    log = TrainingLog.load(written(tmp_path, [row(1), row(2)]))
+    drawing = plot_training_logs({"true": log, "random": log}, window=1)
     assert [line.name for line in drawing.data if line.showlegend is not False] == ["true", "random"]
     assert all(list(line.y) == [0.1, 0.2] for line in drawing.data)
 
@@ -167,22 +167,22 @@ def test_logs_are_compared_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("logs", "complaint"),
     [
-        ({}, "compare_logs was given dict without entries by name"),
-        ([1], "compare_logs was given list"),
-        ({"a": "log.jsonl"}, "compare_logs was given str as 'a'. Give what TrainingLog.read returns"),
+        ({}, "plot_training_logs was given dict without entries by name"),
+        ([1], "plot_training_logs was given list"),
+        ({"a": "log.jsonl"}, "plot_training_logs was given str as 'a'. Give what TrainingLog.load returns"),
     ],
 )
 def test_what_are_no_logs_is_refused(logs: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        compare_logs(logs)
+        plot_training_logs(logs)
 
 
 def test_a_window_of_no_steps_is_refused(tmp_path: Path) -> None:
-    log = TrainingLog.read(written(tmp_path, [row(1)]))
+    log = TrainingLog.load(written(tmp_path, [row(1)]))
     with pytest.raises(ValueError, match=r"TrainingLog.plot.window = 0 is out of range"):
         log.plot(window=0)
-    with pytest.raises(ValueError, match=r"compare_logs.window"):
-        compare_logs({"a": log}, window=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"plot_training_logs.window"):
+        plot_training_logs({"a": log}, window=1.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ class RouterMap:
             )
         return pd.concat(frames, ignore_index=True)
 
-    def plot(self, per_head: bool = False) -> "go.Figure":
+    def plot(self, *, per_head: bool = False) -> "go.Figure":
         """Draw the map; returns the figure without showing it.
 
         Args:
