@@ -26,6 +26,7 @@ NOT_CALLED = {
             "LanguageModelTraining",
             "LogitLensResult",
             "PairGain",
+            "PairGains",
             "PathPatching",
             "Persistence",
             "PropagatedEffect",

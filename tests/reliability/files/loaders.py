@@ -193,7 +193,7 @@ def loaders() -> tuple[Loader, ...]:
         Loader("LimeRouters", _routers, LimeRouters.load, ".safetensors"),
         Loader("state of train_language_model", _lime_state, LimeCheckpoint.load, ".safetensors"),
         Loader("state of train_steering_vectors", _steering_state, SteeringCheckpoint.load, ".safetensors"),
-        Loader("TrainingLog.load", _log, TrainingLog.load, ".jsonl", sealed=False),
+        Loader("TrainingLog", _log, TrainingLog.load, ".jsonl", sealed=False),
         Loader("RunFolder", _run_folder, _read_run_folder, sealed=False),
         Loader("latest_checkpoint", _checkpoints, _read_checkpoints),
         Loader("tokens_trained", _one_state, _tokens_of, sealed=False),

@@ -80,7 +80,7 @@ def test_nothing_of_the_users_texts_runs_in_a_browser(tmp_path: Path) -> None:
     evil = "".join(EVIL[:6])
     features = [(hook(0), 1), (hook(1), 2)]
     tops = MadeUpActivations({feature: [(evil, 1.0)] for feature in features}, {})
-    graph = graph_of([(*features, 0.5, 0.75)], seeds=features[1:], activations=tops)
+    graph = graph_of([(*features, 0.5, 0.75)], starts=features[1:], activations=tops)
     graph.write_html(tmp_path / "flow.html", title=evil)
     results = poisoned(evil)
     drawn = [result for result in results if type(result).__name__ in DRAWN]
