@@ -87,15 +87,7 @@ class RankedTrainingSAE(SavedWhole, ChecksInput, TopKTrainingSAE, ABC):
         else:
             latents = self._rank(encoder_input(self, x), n_kept)
             feature_acts = hidden_pre = as_coo(latents, self.cfg.d_sae)
-        mse_loss, reconstruction = multi_budget_loss(
-            latents.weights,
-            latents.indices,
-            self.W_dec,
-            self.b_dec,
-            x,
-            self.cfg.levels,
-            unit_rows=self.unit_rows,
-        )
+        mse_loss, reconstruction = self.reconstruction_loss(latents, x)
         sae_out = self.hook_sae_recons(reconstruction)
         return train_step_output(
             step_input,
@@ -105,6 +97,29 @@ class RankedTrainingSAE(SavedWhole, ChecksInput, TopKTrainingSAE, ABC):
             mse_loss=mse_loss,
             aux_losses=self.calculate_aux_loss(step_input, feature_acts, hidden_pre, reconstruction),
             metrics={"mse_loss_full_budget": lambda: squared_error(sae_out, x)},
+        )
+
+    def reconstruction_loss(
+        self, latents: RankedLatents, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the loss that the step is about, here the mean over the budgets of the squared error; a subclass may have another.
+
+        Args:
+            latents: The latents that each token keeps, [B, K] each; gradients reach the parameters through `latents.weights`.
+            x: What is to be reconstructed, [B, d_in].
+
+        Returns:
+            The loss, a scalar in float32 or better; and the reconstruction with all latents kept, detached, [B, d_in]: what is
+            logged, and what the dead latents' loss takes the error of.
+        """
+        return multi_budget_loss(
+            latents.weights,
+            latents.indices,
+            self.W_dec,
+            self.b_dec,
+            x,
+            self.cfg.levels,
+            unit_rows=self.unit_rows,
         )
 
     @override
