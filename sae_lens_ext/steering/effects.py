@@ -1,5 +1,6 @@
-"""What an intervention adds to an activation: a vector that is known, or decoder rows times what an SAE reads there."""
+"""What an intervention adds to an activation: a vector that is known, decoder rows times what an SAE reads there, or anything computed from it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,4 +45,12 @@ class LatentChange:
     """In units of its activation."""
 
 
-Effect = AddedVector | LatentChange
+@dataclass(frozen=True, eq=False)
+class ComputedChange:
+    """h += f(h), token by token: for interventions of others' making."""
+
+    change: Callable[[torch.Tensor], torch.Tensor]
+    """f: of activations [n, d_in] in float32 or more precise, heads flattened; gives what is added, [n, d_in]. It must not mix tokens."""
+
+
+Effect = AddedVector | LatentChange | ComputedChange

@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from sae_lens_ext.language_model import find_hook_point, same_hook
 from sae_lens_ext.language_model.hook_points import hook_points_of
-from sae_lens_ext.steering.effects import AddedVector
+from sae_lens_ext.steering.effects import AddedVector, ComputedChange
 from sae_lens_ext.steering.intervention import SingleIntervention
 
 _ATTACHED_OUTPUT = "hook_sae_output"
@@ -93,6 +93,8 @@ def require_residual_width(model: Any, part: SingleIntervention) -> None:
     if d_model is None or part.site.head is not None or not OF_WIDTH_D_MODEL.fullmatch(part.site.hook_name):
         return
     effect = part.effect()
+    if isinstance(effect, ComputedChange):
+        return  # it knows its width when it is computed
     vector = isinstance(effect, AddedVector)
     width = len(effect.vector) if vector else effect.sae.cfg.d_in
     if width != d_model:

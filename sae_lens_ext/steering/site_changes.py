@@ -2,12 +2,13 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 
 from sae_lens_ext.analysis.splicing import require_width
 from sae_lens_ext.language_model import Site
-from sae_lens_ext.steering.effects import AddedVector, LatentChange
+from sae_lens_ext.steering.effects import AddedVector, ComputedChange, LatentChange
 from sae_lens_ext.steering.feature_checks import sae_name
 from sae_lens_ext.steering.intervention import SingleIntervention
 from sae_lens_ext.steering.live_feature import LiveFeature
@@ -33,12 +34,15 @@ class SiteChanges:
         self.site = site
         self._keys = tuple(dict.fromkeys(key for _, key in parts))
         self._trained: list[tuple[SingleIntervention, Hashable, AddedVector]] = []
+        self._computed: list[tuple[SingleIntervention, Hashable, ComputedChange]] = []
         by_sae: dict[int, list[tuple[Hashable, LatentChange]]] = {}
         fixed: dict[tuple[Hashable, bool], tuple[SingleIntervention, torch.Tensor]] = {}
         for part, key in parts:
             effect = part.effect()
             if isinstance(effect, LatentChange):
                 by_sae.setdefault(id(effect.sae), []).append((key, effect))
+            elif isinstance(effect, ComputedChange):
+                self._computed.append((part, key, effect))
             elif effect.fixed:
                 _, summed = fixed.get((key, effect.relative), (part, None))
                 fixed[key, effect.relative] = part, _plus(part, summed, effect)
@@ -96,6 +100,10 @@ class SiteChanges:
                     at = somewhere.nonzero()[:, 0].to(x.device)
                     found = latents.delta(x[at], None if wanted.all() else wanted[somewhere])
                     delta = delta.index_add(0, at, found.to(delta.dtype))
+            for part, key, effect in self._computed:
+                at = masks[key].nonzero()[:, 0].to(x.device)
+                if len(at):
+                    delta = delta.index_add(0, at, _computed(part, effect, x[at].to(delta.dtype)))
         return delta
 
     def _added(self, x: torch.Tensor, key: Hashable) -> torch.Tensor | None:
@@ -114,6 +122,17 @@ class SiteChanges:
             term = vector * x.to(vector.dtype).norm(dim=-1, keepdim=True) if relative else vector
             total = term if total is None else total + term
         return total
+
+
+def _computed(part: SingleIntervention, effect: ComputedChange, x: torch.Tensor) -> torch.Tensor:
+    """Give what a part computes of activations [n, d_in]."""
+    found: Any = effect.change(x)
+    if not isinstance(found, torch.Tensor) or found.shape != x.shape:
+        what = f"a tensor {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ValueError(
+            f"{part} computed {what} of activations {list(x.shape)}. Give a change of the same shape, a row for each token."
+        )
+    return found.to(x)
 
 
 @torch.inference_mode(False)

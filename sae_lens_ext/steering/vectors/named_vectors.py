@@ -126,7 +126,7 @@ def _added(caller: str, part: SingleIntervention) -> torch.Tensor:
     effect = part.effect()
     if not isinstance(effect, AddedVector):
         raise ValueError(
-            f"{caller} was given {part}, which adds no fixed vector: how much depends on the feature's activation at each token. Give AddVector, AddFeature, "
+            f"{caller} was given {part}, which adds no fixed vector: how much depends on the activation at each token. Give AddVector, AddFeature, "
             "or the decoder row as a tensor."
         )
     if effect.relative:
