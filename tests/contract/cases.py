@@ -1,9 +1,14 @@
-"""The architectures under test, each described by what its promises differ in."""
+"""The architectures under test, each described by what its promises differ in.
+
+The battery also runs over architectures of others: SAE_LENS_EXT_CASES names modules, separated by commas, with `CASES`.
+"""
 
 import atexit
 import copy
 import dataclasses
 import functools
+import importlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -177,6 +182,13 @@ RESIDUAL_STACK_ON_GATED = dataclasses.replace(
     RESIDUAL_STACK, build=residual_stack(GATED), variant="on a gated base"
 )
 
+
+def cases_of_others() -> tuple[ArchitectureCase, ...]:
+    """The cases of the modules that SAE_LENS_EXT_CASES names; importing one registers its architecture."""
+    modules = filter(None, os.environ.get("SAE_LENS_EXT_CASES", "").split(","))
+    return tuple(case for module in modules for case in importlib.import_module(module).CASES)
+
+
 CASES = (
     TOPK,
     BATCHTOPK,
@@ -187,6 +199,7 @@ CASES = (
     RESIDUAL_STACK,
     RESIDUAL_STACK_ON_TOPK,
     RESIDUAL_STACK_ON_GATED,
+    *cases_of_others(),
 )
 TRAINED = tuple(case for case in CASES if case.build is None)
 OURS = tuple(case for case in CASES if case not in (TOPK, BATCHTOPK))

@@ -134,20 +134,26 @@ def test_runner_config_survives_json(case: ArchitectureCase):
     assert LanguageModelSAERunnerConfig.from_dict(content).sae == cfg.sae
 
 
+def as_arguments(fields: dict) -> list[str]:
+    """Fields as one types them: a list's entries after its name."""
+    words = {
+        name: [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
+        for name, value in fields.items()
+    }
+    return [word for name, values in words.items() for word in (f"--{name}", *values)]
+
+
 @trained
 def test_sae_lens_command_line_builds_the_config(case: ArchitectureCase):
     wanted = {"d_in": D_IN, "d_sae": D_SAE, **case.settings()}
-    args = [f"--{name}={value}" for name, value in wanted.items()]
-    cfg = _parse_cfg_args(["--architecture", case.name, "--verbose=False", *args])
+    cfg = _parse_cfg_args(["--architecture", case.name, "--verbose=False", *as_arguments(wanted)])
     assert type(cfg.sae) is SAE_TRAINING_CLASS_REGISTRY[case.name][1]
     assert {name: getattr(cfg.sae, name) for name in wanted} == wanted
 
 
 @with_lists
 def test_sae_lens_command_line_reads_lists(case: ArchitectureCase):
-    args = [f"--{name}={value}" for name, value in {"d_in": D_IN, "d_sae": D_SAE, **case.settings()}.items()]
-    for name, values in case.list_settings.items():
-        args += [f"--{name}", *map(str, values)]
+    args = as_arguments({"d_in": D_IN, "d_sae": D_SAE, **case.settings(), **case.list_settings})
     cfg = _parse_cfg_args(["--architecture", case.name, "--verbose=False", *args])
     assert {name: list(getattr(cfg.sae, name)) for name in case.list_settings} == case.list_settings
 
