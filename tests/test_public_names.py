@@ -86,7 +86,7 @@ DIFFERENT = {
     "reward": "path_patching measures rewards only if it is given both prompts and reward",
     "routers": "needed where they are read, optional where a model may have none",
     "sae": "with_k gives the class it was given",
-    "saes": "evaluate_domains names its rows by the mapping and loads nothing",
+    "saes": "evaluate_domains names its rows by the mapping and loads nothing; the hub takes one alone as well",
     "samples_per_prompt": "dose_response repeats each sample at every strength",
     "sequences": "path_patching measures rewards only, if it is given none",
     "sites": "SAEs along the stream; in collapse_report and its picture kinds of sites of the model",

@@ -127,6 +127,7 @@ def path_patching(
             sums = distances(model, at, s, given, every, against, batch_size, bar.update)
             rows = estimates(sums[:-1], sums[-1], given.generated, given.prompt_of, n_resamples, seed)
         for mode, row in zip(wanted if texts else (), rows, strict=bool(texts)):
+            assert reward is not None  # it is given with the prompts, or neither is
             with patched_paths(model, s, mode, layer=at):
                 measured = measure_reward(
                     model,
