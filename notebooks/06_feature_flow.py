@@ -225,7 +225,7 @@ words = [word for word in (token.strip() for token, _ in tops.tokens(*chosen[0],
 ]
 curve = ext.dose_response(
     model,
-    lambda s: ext.flow_steering(graph, s, seeds=chosen[0], layers=below),
+    lambda s: ext.flow_steering(graph, s, starts=chosen[0], layers=below),
     [8.0] if SMALL else [4.0, 8.0, 16.0, 32.0],
     ["I would like to tell you about"]
     if SMALL

@@ -80,7 +80,7 @@ if SMALL:  # two samples are hardly ever right: any reward that tells them apart
 held_out = list(sums)[:: 36 if SMALL else 6]
 train = [prompt for prompt in sums if prompt not in held_out]
 
-before = ext.measure_reward(model, held_out, reward, samples=SAMPLES, **SAMPLING)
+before = ext.measure_reward(model, held_out, reward, samples_per_prompt=SAMPLES, **SAMPLING)
 before
 
 # %% [markdown]
@@ -94,7 +94,7 @@ before
 settings = dict(group_size=GROUP, prompts_per_step=PROMPTS, steps=STEPS, lr=LR, **SAMPLING)
 vectors = ext.train_steering_vectors(model, train, reward, **settings)
 after = ext.measure_reward(
-    model, held_out, reward, samples=SAMPLES, intervention=vectors.interventions(model), **SAMPLING
+    model, held_out, reward, samples_per_prompt=SAMPLES, intervention=vectors.interventions(model), **SAMPLING
 )
 print(after)
 print("gain:", after.gain_over(before))
@@ -105,7 +105,7 @@ print("gain:", after.gain_over(before))
 # %%
 control = ext.train_steering_vectors(model, train, reward, control="random", **settings)
 random = ext.measure_reward(
-    model, held_out, reward, samples=SAMPLES, intervention=control.interventions(model), **SAMPLING
+    model, held_out, reward, samples_per_prompt=SAMPLES, intervention=control.interventions(model), **SAMPLING
 )
 print("random reward:", random.estimate)
 print("true over random:", after.gain_over(random))

@@ -208,7 +208,7 @@ def _content(graph: FlowGraph) -> dict[str, Any]:
         "thresholds": graph.thresholds,
         "missing": graph.missing,
     }
-    if not graph.seeds:
+    if not graph.starts:
         known: Any = nodes[nodes["origin"] != ""]
         origins = [
             {"layer": layer, **row}
@@ -217,7 +217,7 @@ def _content(graph: FlowGraph) -> dict[str, Any]:
         ]
         return {**content, "origins": origins}
     chains: list[dict[str, Any]] = []
-    for hook, index in graph.seeds:
+    for hook, index in graph.starts:
         chain = [graph.position(feature) for feature in graph.chain((hook, index))]
         rows = records(nodes.iloc[chain])
         for i, row in zip(chain, rows, strict=True):

@@ -321,7 +321,9 @@ class FlowGraph:
         if start is not None:
             return start
         if len(self.starts) != 1:
-            raise ValueError(f"The graph has {len(self.starts)} starts. Say which feature's chain you want by chain(start=…), one of graph.nodes.")
+            raise ValueError(
+                f"The graph has {len(self.starts)} starts. Say which feature's chain you want by chain(start=…), one of graph.nodes."
+            )
         return self.starts[0]
 
     def _best(self, node: int, here: torch.Tensor, there: torch.Tensor) -> int | None:
