@@ -17,7 +17,7 @@ from sae_lens_ext.embedded.packages import not_installed
 
 logger = logging.getLogger(__name__)
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """To be raised by whoever changes what `convert_gguf` writes: it names the cached folder."""
 
 BOS_TOKEN = "<|endoftext|>"
@@ -128,6 +128,8 @@ def _write_config(fields: Mapping[str, Any], folder: Path) -> None:
         # the shortest decimal that is the stored float32: 1e-05, not 9.999999747378752e-06
         "rms_norm_eps": float(str(np.float32(fields["llama.attention.layer_norm_rms_epsilon"]))),
         "rope_parameters": {"rope_type": "default", "rope_theta": float(fields["llama.rope.freq_base"])},
+        # transformers 4 reads this one, and without it computes another model in silence
+        "rope_theta": float(fields["llama.rope.freq_base"]),
         "hidden_act": "silu",
         "tie_word_embeddings": True,
         "bos_token_id": fields["tokenizer.ggml.tokens"].index(BOS_TOKEN),

@@ -135,6 +135,12 @@ def test_convert_gguf_writes_the_configuration(llama: LlamaForCausalLM, folder: 
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
 
 
+def test_convert_gguf_writes_the_rotary_base_where_transformers_4_reads_it(folder: Path):
+    """SAE-Dashboard wants transformers below 4.57, which takes 10,000 where this field is missing."""
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1e5
+
+
 def test_converted_tokenizer_splits_digits_and_keeps_special_tokens(folder: Path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.tokenize("in 1919") == ["in", "Ġ", "1", "9", "1", "9"]
