@@ -1,8 +1,10 @@
 """What SAEBench and SAE-Dashboard do to an SAE, who cannot be installed beside us."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from sae_lens import SAE
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.topk_sae import TopK
 
-from .cases import CASES, HIERARCHICAL_TOPK, RESIDUAL, TRAINED, ArchitectureCase
+from .cases import CASES, HIERARCHICAL_TOPK, KRON, RESIDUAL, RESIDUAL_STACK, TRAINED, ArchitectureCase
 from .synthetic import D_IN, K, copy_of_state, same_state, sparse_activations
 
 STOCK = {"standard", "topk", "jumprelu", "gated"}
+MASKED = {"standard": ("b_enc",), "jumprelu": ("b_enc", "threshold"), "gated": ("b_gate", "r_mag", "b_mag")}
+"""What SAE-Dashboard 0.8 cuts down beside W_enc and W_dec; it refuses other names, unless `activation_fn` is a TopK."""
 every = pytest.mark.parametrize("case", CASES, ids=str)
 saved_as_topk = pytest.mark.parametrize("case", [c for c in TRAINED if c.saved_as == "topk"], ids=str)
 
@@ -83,6 +87,62 @@ def test_dashboard_knows_the_activation_function(case: ArchitectureCase):
     sae = case.make_inference()
     assert type(sae.activation_fn) is TopK
     assert sae.activation_fn.k == sae.cfg.k == K
+
+
+def test_dashboard_takes_a_kron_for_a_topk():
+    """It encodes with all latents then, and looks for no encoder column."""
+    assert isinstance(KRON.make_inference().activation_fn, TopK)
+
+
+def masked_features(sae: SAE[Any], x: torch.Tensor, features: list[int]) -> torch.Tensor:
+    """Encode as SAE-Dashboard does where there is no TopK: with parameters cut down to some features for a while."""
+    names = ("W_dec", "W_enc", *MASKED[sae.cfg.architecture()])
+    kept = {name: getattr(sae, name).data.clone() for name in names}
+    for name, whole in kept.items():
+        setattr(sae, name, torch.nn.Parameter(whole[:, features] if name == "W_enc" else whole[features]))
+    acts = sae.encode(x)
+    for name, whole in kept.items():
+        setattr(sae, name, torch.nn.Parameter(whole))
+    return acts
+
+
+@pytest.mark.parametrize("name", ["residual", "native stack"])
+def test_dashboard_s_masked_encoder_gives_the_features_asked_for(name: str):
+    sae = RESIDUAL.make_inference() if name == "residual" else RESIDUAL_STACK.make_inference().to_native()
+    sae.fold_W_dec_norm()
+    x, features = sparse_activations(32), [3, sae.cfg.d_sae - 1, 0]
+    expected, before = sae.encode(x), copy_of_state(sae)
+    with torch.inference_mode():
+        found = masked_features(sae, x, features)
+    torch.testing.assert_close(found, expected[:, features])
+    assert same_state(sae, before)
+
+
+@every
+def test_saebench_s_notes_on_the_configuration_do_no_harm(case: ArchitectureCase, tmp_path: Path):
+    """SAEBench 0.6 writes what it reads from the metadata onto cfg as well, and keeps cfg.to_dict() as JSON."""
+    sae = case.make_inference(
+        metadata=SAEMetadata(model_name="gpt2", hook_name="blocks.3.hook_resid_pre", hook_head_index=None)
+    )
+    notes = {"hook_layer": 3, "hook_name": "blocks.3.hook_resid_pre", "architecture_str": case.saved_as}
+    for owner in (sae.cfg, sae.cfg.metadata):
+        for name, value in {
+            **notes,
+            "exclude_special_tokens": None,
+            "model_from_pretrained_kwargs": {},
+        }.items():
+            setattr(owner, name, value)
+    assert json.loads(json.dumps(sae.cfg.to_dict()))["architecture"] == case.saved_as
+    sae.save_model(tmp_path)
+    x = sparse_activations(8)
+    torch.testing.assert_close(SAE.load_from_disk(tmp_path).encode(x), sae.encode(x))
+
+
+def test_a_folded_native_stack_has_the_unit_rows_that_saebench_asks_for():
+    stack = RESIDUAL_STACK.make_inference()
+    stack.fold_W_dec_norm()
+    norms = stack.to_native().W_dec.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-5)
 
 
 @every
