@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
-from transformer_lens.model_bridge import TransformerBridge
 
 
 class Continuation(ABC):
@@ -63,6 +61,8 @@ class Continuation(ABC):
 
 class _HookedTransformerContinuation(Continuation):
     def __init__(self, model: Any, tokens: torch.Tensor, mask: torch.Tensor) -> None:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
         self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, tokens.device, len(tokens))
         logits = model(tokens, return_type="logits", past_kv_cache=self._cache, attention_mask=mask)
         super().__init__(model, mask, logits[:, -1])
@@ -130,6 +130,8 @@ def read_texts(model: Any, texts: Sequence[torch.Tensor], *, cached: bool = True
     Raises:
         ValueError: There is no text, or an empty one.
     """
+    from transformer_lens.model_bridge import TransformerBridge
+
     if not texts or not all(len(text) for text in texts):
         raise ValueError(
             "There is a text without a token, or no text at all. A model needs one to start from: give token ids of each, at least one."

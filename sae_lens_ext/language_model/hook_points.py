@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 
 from sae_lens_ext.language_model.hook_names import same_hook
 
@@ -60,6 +59,8 @@ def hook_points_of(model: Any) -> Mapping[str, HookPoint]:
 
 def _aliases(model: Any, hook_name: str) -> list[str]:
     """A TransformerBridge's names for HookedTransformer's, `blocks.0.attn.o.hook_in` for `blocks.0.attn.hook_z`; several are tried in turn."""
+    from transformer_lens.model_bridge import TransformerBridge
+
     if not isinstance(model, TransformerBridge):
         return []
     known: dict[str, Any] = {**model.hook_aliases, **model._collect_hook_aliases_from_registry()}
