@@ -4,7 +4,9 @@
 
 Two formulas of arXiv 2505.22255 are all there is to it: the latents of a head are the geometric means of its pairs
 (mAND, Eq. 3), and the k largest over all heads are kept. Enough for SAEBench and SAE-Dashboard, which ask an object for
-`encode`, `decode`, `W_dec`, `cfg` and little more; measures that want an encoder column for each latent cannot have one.
+`encode`, `decode`, `W_dec`, `cfg` and little more. SAEBench also reads an encoder column and bias for each latent, which a
+Kron has not: `W_enc` and `b_enc` here are the sums of a latent's two parents, along which its score grows fastest where both
+are equal. `encode` does not use them; measures made of them say little.
 """
 
 import json
@@ -29,8 +31,15 @@ class PlainKron(nn.Module):
         saved: dict[str, Any] = json.loads((Path(folder) / "cfg.json").read_text())
         if saved["architecture"] != "kron" or saved["normalize_activations"] != "none":
             raise ValueError(f"{folder} holds no KronSAE that reads raw activations.")
-        for name, tensor in load_file(Path(folder) / "sae_weights.safetensors").items():
-            setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+        weights = load_file(Path(folder) / "sae_weights.safetensors")
+        parents = {"W_parents": weights.pop("W_enc"), "b_parents": weights.pop("b_enc")}
+        m, n = saved["base_dim"], saved["extension_dim"]
+        for name, fused in parents.items():
+            heads = fused.unflatten(-1, (-1, m + n))
+            pairs = heads[..., :m].unsqueeze(-1) + heads[..., m:].unsqueeze(-2)
+            weights[name.replace("parents", "enc")] = pairs.flatten(-3)
+        for name, tensor in {**weights, **parents}.items():
+            setattr(self, name, nn.Parameter(tensor.contiguous(), requires_grad=False))
         self.cfg = SimpleNamespace(
             **{**saved, "architecture": lambda: "kron", "metadata": SAEMetadata(**saved["metadata"])}
         )
@@ -59,7 +68,7 @@ class PlainKron(nn.Module):
         m, n = self.cfg.base_dim, self.cfg.extension_dim
         if self.cfg.apply_b_dec_to_input:
             x = x - self.b_dec
-        heads = (x.to(self.dtype) @ self.W_enc + self.b_enc).relu().unflatten(-1, (-1, m + n))
+        heads = (x.to(self.dtype) @ self.W_parents + self.b_parents).relu().unflatten(-1, (-1, m + n))
         u, v = heads[..., :m], heads[..., m:]
         return self.activation_fn((u.unsqueeze(-1) * v.unsqueeze(-2)).sqrt().flatten(-3))
 

@@ -33,6 +33,10 @@ def test_PlainKron_computes_what_KronSAE_does(
     torch.testing.assert_close(plain.encode(x), sae.encode(x))
     torch.testing.assert_close(plain(x), sae(x))
     torch.testing.assert_close(plain.W_dec.norm(dim=-1), torch.ones(48))
+    head, i, j = 3, 1, 2
+    P, Q = sae.W_enc[:, head * 5 : head * 5 + 2], sae.W_enc[:, head * 5 + 2 : head * 5 + 5]
+    torch.testing.assert_close(plain.W_enc[:, head * 6 + i * 3 + j], P[:, i] + Q[:, j])
+    assert plain.b_enc.shape == (48,)
     assert isinstance(plain.activation_fn, TopK)
     assert plain.cfg.metadata.hook_name == "blocks.3.hook_resid_post"
     assert plain.cfg.to_dict()["architecture"] == plain.cfg.architecture() == "kron"
