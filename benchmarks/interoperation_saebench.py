@@ -139,7 +139,7 @@ def run_core(saes: dict[str, Any], folder: Path, inputs: dict[str, Any]) -> dict
         for name in saes.keys() - {
             result["sae_set"] for result in results
         }:  # SAEBench logs an error and goes on
-            found[name][text] = {"error": logged.messages[-1].splitlines()[0]}
+            found[name][text] = {"error": logged.messages[-1].rpartition(f"{text}: ")[2]}
         for result in results:
             metrics = result["metrics"]
             found[result["sae_set"]][text] = {

@@ -189,6 +189,21 @@ def our_numbers() -> dict[str, Any]:
     return found
 
 
+def settings() -> dict[str, Any]:
+    """Give the sizes that the numbers depend on."""
+    return {
+        "model": MODEL_NAME,
+        "hook": HOOK,
+        "training_tokens": TOKENS,
+        "d_sae": D_SAE,
+        "d_sae_of_the_residual": D_NEW,
+        "context_size": CONTEXT,
+        "tokens_of_each_core_text": CORE_CONTEXTS * CONTEXT,
+        "probing_texts_of_a_class": PER_CLASS,
+        "probing_classes": {"topics": TOPICS, "kinds": KINDS},
+    }
+
+
 def architectures() -> dict[str, dict[str, Any]]:
     """Say how each SAE is saved."""
     cfgs = {
