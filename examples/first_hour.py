@@ -45,13 +45,18 @@ def commands(feature: int) -> dict[str, str]:
             for layer in LAYERS
         },
         "trace a feature": f"flow {layers} {seeds}/seed_0 --start 9/res/{feature} --text embedded:encyclopedia --out {FOLDER}/flow {EVALUATION}",
-        "steer with it": f'steer {layers}/blocks.9.hook_out --index {feature} --prompt "I would like to tell you about" --max-new-tokens {4 if SMALL else 24}',
+        "steer with it": f'steer {layers}/blocks.9.hook_out --feature {feature} --prompt "I would like to tell you about" --max-new-tokens {4 if SMALL else 24}',
         "train steering vectors": f"train-vectors {FOLDER}/sums.jsonl --reward last_number --chat --max-new-tokens 6 --lr 1e-2 --out {FOLDER}/vectors {VECTORS}",
         "read them": f"lens {FOLDER}/vectors/vectors.safetensors --layers 14,28,29 --html {FOLDER}/lens.html",
         "let the model read earlier layers": f"train-lime --text embedded:encyclopedia --out {FOLDER}/lime --autocast "
-        + ("--tokens 1024 --held-out 512 --batch-size 2" if SMALL else "--tokens 20000 --held-out 4096"),
+        + (
+            "--training-tokens 1024 --held-out 512 --batch-size 2"
+            if SMALL
+            else "--training-tokens 20000 --held-out 4096"
+        ),
         "look at collapse": f"collapse --text embedded:encyclopedia --out {FOLDER}/collapse.json --no-words --autocast --skip-positions 1 {EVALUATION}",
         "is all of it whole": f"check {FOLDER}",
+        "how would it be published": f"upload {seeds}/seed_0 --repo me/my-saes --license mit --card-only",
     }
 
 

