@@ -40,7 +40,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 150_000
+TOKENS = 4_096 if SMALL else 100_000
 D_SAE = 256 if SMALL else 1024
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -166,8 +166,8 @@ except (OSError, ValueError) as error:
 text = ext.embedded_texts("encyclopedia", split="test").to_dataset().shuffle(seed=0)
 evaluation = EvalConfig(
     batch_size_prompts=4,
-    n_eval_reconstruction_batches=1 if SMALL else 2,
-    n_eval_sparsity_variance_batches=1 if SMALL else 6,
+    n_eval_reconstruction_batches=1,
+    n_eval_sparsity_variance_batches=1 if SMALL else 4,
     compute_ce_loss=True,
     compute_l2_norms=False,
     compute_sparsity_metrics=True,

@@ -41,7 +41,7 @@ from sae_lens import (
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 150_000
+TOKENS = 4_096 if SMALL else 100_000
 D_SAE, K = (256, 16) if SMALL else (1024, 64)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -154,7 +154,7 @@ report = ext.evaluate_domains(
     model,
     at,
     {"encyclopedia": ext.embedded_texts("encyclopedia", split="test")},
-    max_tokens=512 if SMALL else 4_096,
+    max_tokens=512 if SMALL else 2_048,
     autocast=True,
     show_progress=False,
 )

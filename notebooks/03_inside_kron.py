@@ -40,8 +40,8 @@ import sae_lens_ext as ext
 from sae_lens_ext.language_model import Site, contexts, read_activations
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 300_000
-D_SAE = 256 if SMALL else 2048
+TOKENS = 4_096 if SMALL else 150_000
+D_SAE = 256 if SMALL else 1024
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% [markdown]

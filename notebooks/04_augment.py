@@ -47,9 +47,9 @@ from sae_lens_ext.analysis.new_latents import SECTION_CSS
 from sae_lens_ext.language_model import contexts
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 200_000
-D_BASE, D_NEW = (256, 64) if SMALL else (2048, 1024)
-EVAL_TOKENS = 1_024 if SMALL else 4_096
+TOKENS = 4_096 if SMALL else 100_000
+D_BASE, D_NEW = (256, 64) if SMALL else (1024, 512)
+EVAL_TOKENS = 1_024 if SMALL else 2_048
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% [markdown]
@@ -58,7 +58,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The cell to change. On the hub's models the base is one that many people know: of gpt2 `gpt2-small-res-jb`, of Gemma 2 2B one of Gemma
 # Scope. Nothing in what follows depends on how a base was made: it may be a `standard`, `gated`, `jumprelu` or `topk` SAE, or one that is saved
 # as such. Expect the same tables: less explained of Python than of prose at first (far less on the embedded model, whose small base has read
-# nothing but an encyclopedia), a gain on Python with the domain on, and nothing much lost on prose. With Gemma 2 2B, 200,000 tokens take
+# nothing but an encyclopedia), a gain on Python with the domain on, and nothing much lost on prose. With Gemma 2 2B, 100,000 tokens take
 # minutes on a GPU and hours on a CPU.
 
 # %%

@@ -47,10 +47,10 @@ import sae_lens_ext as ext
 from sae_lens_ext.language_model import Site, contexts, read_activations
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-SYNTHETIC_STEPS = 30 if SMALL else 3_000
-TOKENS = 4_096 if SMALL else 500_000
-D_SAE, K = (64, 8) if SMALL else (1024, 32)
-EVAL_TOKENS = 1_024 if SMALL else 65_536
+SYNTHETIC_STEPS = 30 if SMALL else 800
+TOKENS = 4_096 if SMALL else 150_000
+D_SAE, K = (64, 8) if SMALL else (512, 32)
+EVAL_TOKENS = 1_024 if SMALL else 16_384
 THRESHOLD = 0.25 if SMALL else 0.7  # after a few steps no two latents are as similar as 0.7
 FLOOR = 0.0 if SMALL else None
 SEEDS = range(4)
@@ -247,12 +247,12 @@ ext.stability_probe(hierarchical, report, show_progress=False)
 pooled = ext.pool_features(topk[:2], D_SAE // 2, references=topk[2:], threshold=0.95 if SMALL else 0.7)
 
 packed = contexts(training[: 400 if SMALL else None], model.tokenizer, context_size=128)
-tokens = torch.as_tensor(packed.with_format("numpy")[: 16 if SMALL else 1_024]["input_ids"]).long().to(DEVICE)
+tokens = torch.as_tensor(packed.with_format("numpy")[: 16 if SMALL else 256]["input_ids"]).long().to(DEVICE)
 site = Site(HOOK)
 activations = torch.cat(
     [read_activations(model, batch, site, autocast=True)[batch != BOS] for batch in tokens.split(16)]
 )
-retrained = ext.retrain_encoder(pooled, activations, n_tokens=1_024 if SMALL else 300_000, lr=3e-3)
+retrained = ext.retrain_encoder(pooled, activations, n_tokens=1_024 if SMALL else 60_000, lr=3e-3)
 ext.evaluate_domains(
     model,
     {"a single seed": topk[0], "pooled, half as wide": pooled, "its encoder retrained": retrained},

@@ -41,9 +41,9 @@ from sae_lens import (
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 300_000
-D_SAE, K = (64, 8) if SMALL else (1024, 32)
-EVAL_TOKENS = 1_024 if SMALL else 65_536
+TOKENS = 4_096 if SMALL else 80_000
+D_SAE, K = (64, 8) if SMALL else (512, 32)
+EVAL_TOKENS = 1_024 if SMALL else 16_384
 THRESHOLDS = None if SMALL else "null"  # after a few steps no match is better than chance
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -185,7 +185,7 @@ graph.node_frame().round(2).head(12)
 
 # %%
 activity = ext.predecessor_activity(
-    model, saes, held_out, n_samples=8 if SMALL else 250, autocast=True, show_progress=False
+    model, saes, held_out, n_samples=8 if SMALL else 100, autocast=True, show_progress=False
 )
 activity.plot()
 
@@ -202,8 +202,8 @@ deactivation = ext.deactivation_test(
     saes,
     held_out,
     layers=LAYERS[1:],
-    n_texts=2 if SMALL else 35,
-    max_features=5 if SMALL else 25,
+    n_texts=2 if SMALL else 6,
+    max_features=5 if SMALL else 10,
     pearson_tokens=EVAL_TOKENS // 4,
     autocast=True,
     show_progress=False,
@@ -226,13 +226,13 @@ words = [word for word in (token.strip() for token, _ in tops.tokens(*chosen[0],
 curve = ext.dose_response(
     model,
     lambda s: ext.flow_steering(graph, s, starts=chosen[0], layers=below),
-    [8.0] if SMALL else [4.0, 8.0, 16.0, 32.0],
+    [8.0] if SMALL else [8.0, 16.0, 32.0],
     ["I would like to tell you about"]
     if SMALL
     else ["I would like to tell you about", "It is known that the"],
     behaviour=ext.share_of_words(words),
-    max_new_tokens=4 if SMALL else 36,
-    samples_per_prompt=1 if SMALL else 4,
+    max_new_tokens=4 if SMALL else 24,
+    samples_per_prompt=1 if SMALL else 2,
     show_progress=False,
 )
 curve

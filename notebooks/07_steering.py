@@ -45,7 +45,7 @@ import sae_lens_ext as ext
 from sae_lens_ext.language_model import Site, read_activations
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS, D_SAE = (4_096, 256) if SMALL else (150_000, 1024)
+TOKENS, D_SAE = (4_096, 256) if SMALL else (100_000, 1024)
 NEW_TOKENS = 3 if SMALL else 24
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -86,7 +86,7 @@ def write(prompts, **options):
 # %%
 def mean_activation(name):
     """Give the mean of the stream over documents."""
-    documents = ext.embedded_texts(name, split="test")[: 4 if SMALL else 40]
+    documents = ext.embedded_texts(name, split="test")[: 4 if SMALL else 20]
     tokens = [model.to_tokens(document[:400]) for document in documents]
     return torch.stack([read_activations(model, t, Site(HOOK))[0, 1:].mean(dim=0) for t in tokens]).mean(
         dim=0
@@ -160,7 +160,7 @@ curve = ext.dose_response(
     ["The first thing I saw was"] if SMALL else ["The first thing I saw was", "You should know that the"],
     behaviour=ext.share_of_words(cooking),
     max_new_tokens=NEW_TOKENS,
-    samples_per_prompt=1 if SMALL else 4,
+    samples_per_prompt=1 if SMALL else 2,
     show_progress=False,
 )
 curve.to_frame().round(3)
@@ -215,7 +215,7 @@ sae = SAE.from_pretrained(*PRETRAINED, device=DEVICE) if PRETRAINED else train_o
 # %%
 def activations_of(name):
     """Give the stream at the tokens of a few documents, [tokens, d_model]."""
-    documents = ext.embedded_texts(name, split="test")[: 4 if SMALL else 60]
+    documents = ext.embedded_texts(name, split="test")[: 4 if SMALL else 30]
     tokens = [model.to_tokens(document[:400]) for document in documents]
     return torch.cat([read_activations(model, t, Site(HOOK))[0, 1:] for t in tokens]).float()
 

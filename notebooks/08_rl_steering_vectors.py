@@ -26,7 +26,7 @@ from sae_lens import HookedSAETransformer
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-STEPS, GROUP, PROMPTS, SAMPLES = (1, 2, 2, 1) if SMALL else (12, 16, 8, 8)
+STEPS, GROUP, PROMPTS, SAMPLES = (1, 2, 2, 1) if SMALL else (8, 16, 8, 4)
 SAMPLING = {"max_new_tokens": 3 if SMALL else 6, "prepend_bos": False}  # the chat template has no BOS
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -95,7 +95,7 @@ with torch.no_grad():
 # of their own, and no weight decay.
 
 # %%
-OPERANDS, TRAINING, HELD_OUT, STEPS = ([3, 4], 64, 20, 5) if SMALL else ([3, 4], 20_000, 300, 2000)
+OPERANDS, TRAINING, HELD_OUT, STEPS = ([3, 4], 64, 20, 5) if SMALL else ([3, 4], 20_000, 200, 800)
 train = ext.arithmetic_examples(OPERANDS, TRAINING)
 held_out = ext.arithmetic_examples(OPERANDS, HELD_OUT, seed=1, distinct_from=train)
 train
