@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jupytext
@@ -76,8 +77,31 @@ def for_readers(notebook: Any) -> Any:
         cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
         for output in cell["outputs"]:
             output.get("data", {}).pop("application/vnd.plotly.v1+json", None)
-    notebook["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
+    kept = ("kernelspec", "language_info")
+    notebook["metadata"] = {key: notebook["metadata"][key] for key in kept if key in notebook["metadata"]}
     return notebook
+
+
+def refresh_text(source: Path) -> None:
+    """Put the text of a source into its rendered copy, whose outputs stay.
+
+    Raises:
+        SystemExit: The code has changed since, so that the outputs are no longer its own.
+    """
+    path = RENDERED / f"{source.stem}.ipynb"
+    rendered, new = nbformat.read(path, as_version=4), for_readers(with_install_cell(jupytext.read(source)))
+    if code_of(rendered) != code_of(new):
+        raise SystemExit(
+            f"The code of {source.name} has changed. Render it anew: {Path(__file__).name} {source.stem}"
+        )
+    for old, cell in zip(rendered.cells, new.cells, strict=True):
+        old["source"] = cell["source"]
+    nbformat.write(rendered, path)
+
+
+def code_of(notebook: Any) -> list[str | None]:
+    """Give the code of each cell, None where it is text."""
+    return [cell["source"] if cell["cell_type"] == "code" else None for cell in notebook.cells]
 
 
 def note_time(name: str, seconds: float) -> None:
@@ -112,8 +136,16 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="how a notebook's name begins: 04 (default: all)"
     )
+    parser.add_argument(
+        "--text", action="store_true", help="execute nothing: take over what was changed in the text"
+    )
     options = parser.parse_args()
 
+    if options.text:
+        for source in sources(options.names):
+            refresh_text(source)
+        write_index()
+        return 0
     set_environment(full=True)
     os.environ["PLOTLY_RENDERER"] = "png"
     RENDERED.mkdir(parents=True, exist_ok=True)
