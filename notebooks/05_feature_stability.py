@@ -48,7 +48,7 @@ from sae_lens_ext.language_model import Site, contexts, read_activations
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
 SYNTHETIC_STEPS = 30 if SMALL else 800
-TOKENS = 4_096 if SMALL else 150_000
+TOKENS = 4_096 if SMALL else 100_000
 D_SAE, K = (64, 8) if SMALL else (512, 32)
 EVAL_TOKENS = 1_024 if SMALL else 16_384
 THRESHOLD = 0.25 if SMALL else 0.7  # after a few steps no two latents are as similar as 0.7

@@ -41,7 +41,7 @@ from sae_lens import (
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-TOKENS = 4_096 if SMALL else 80_000
+TOKENS = 4_096 if SMALL else 120_000
 D_SAE, K = (64, 8) if SMALL else (512, 32)
 EVAL_TOKENS = 1_024 if SMALL else 16_384
 THRESHOLDS = None if SMALL else "null"  # after a few steps no match is better than chance
@@ -150,13 +150,15 @@ origins.plot()
 # %% [markdown]
 # ## What features fire on
 #
-# One pass of the model serves all nine SAEs.
+# One pass of the model serves all nine SAEs. To follow, we take four features of the middle layer that fire at about one token in a hundred and have a
+# close match one layer before.
 
 # %%
 tops = ext.top_activations(model, saes, held_out, max_tokens=EVAL_TOKENS, autocast=True, show_progress=False)
 home = hooks[below, "residual"]
-often = sorted(range(saes[home].cfg.d_sae), key=lambda i: -tops.firing_rate(home, i))[:64]
-chosen = [(home, index) for index in often[:: 64 // 4]]
+matched = ext.match_features(saes[home], saes[hooks[LAYERS[0], "residual"]]).scores[:, 0]
+often = [i for i in range(len(matched)) if 0.003 < tops.firing_rate(home, i) < 0.03] or range(len(matched))
+chosen = [(home, index) for index in sorted(often, key=lambda i: -matched[i])[:4]]
 for hook, index in chosen:
     print(index, [token for token, _ in tops.tokens(hook, index, 8)])
 

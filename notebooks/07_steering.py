@@ -54,8 +54,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #
 # The cell to change. On the hub's models the SAE is one that many people know; the embedded model's is trained below. Expect other
 # sentences, and on Gemma 2 2B better ones. A strength is in units of the stream's own activations, whose length is another in each
-# model: 60 in gpt2's sixth layer is much, 60 in Gemma's twelfth little. So the sweeps below go by multiples of what the vector or
-# the feature is in the text itself.
+# model, so the sweeps below go by multiples of what the vector or the feature is in the text itself.
 
 # %%
 MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
@@ -126,47 +125,6 @@ try:
         write("Too short for that")
 except RuntimeError as error:
     print(error)
-
-# %% [markdown]
-# ## How strong?
-#
-# `dose_response` sweeps the strength. Behaviour is any function from a text to a number from 0 to 1; coherence is the unsteered model's
-# likelihood of the text against that of its own. The share of distinct bigrams shows when the text repeats itself.
-
-# %%
-cooking = [
-    "add",
-    "cup",
-    "salt",
-    "sugar",
-    "butter",
-    "flour",
-    "oil",
-    "water",
-    "heat",
-    "cook",
-    "stir",
-    "mix",
-    "oven",
-    "bake",
-    "sauce",
-    "pan",
-    "bowl",
-]
-curve = ext.dose_response(
-    model,
-    ext.AddVector(HOOK, vector),  # is multiplied by the strength
-    [1.0] if SMALL else [0.25, 0.5, 1.0, 2.0],
-    ["The first thing I saw was"] if SMALL else ["The first thing I saw was", "You should know that the"],
-    behaviour=ext.share_of_words(cooking),
-    max_new_tokens=NEW_TOKENS,
-    samples_per_prompt=1 if SMALL else 2,
-    show_progress=False,
-)
-curve.to_frame().round(3)
-
-# %%
-curve.plot()
 
 # %% [markdown]
 # ## A feature
@@ -266,5 +224,50 @@ with ext.steer(model, off):
     print("ablated:   ", repr(write(recipe)))
 
 # %% [markdown]
-# Expect the ablated text to go on much as before: three features of a thousand are not all that a model knows about cooking. What
-# a flow graph through many layers does is in [06](06_feature_flow.py); what was measured, in docs/steering.md.
+# Expect the sentence that went on in the kitchen to leave it, or to hold on to it: three features of a thousand are not all that a model knows of
+# cooking.
+
+# %% [markdown]
+# ## How strong?
+#
+# `dose_response` sweeps the strength. Behaviour is any function from a text to a number from 0 to 1; coherence is the unsteered model's
+# likelihood of the text against that of its own. The share of distinct bigrams shows when the text repeats itself.
+
+# %%
+cooking = [
+    "add",
+    "cup",
+    "salt",
+    "sugar",
+    "butter",
+    "flour",
+    "oil",
+    "water",
+    "heat",
+    "cook",
+    "stir",
+    "mix",
+    "oven",
+    "bake",
+    "sauce",
+    "pan",
+    "bowl",
+]
+curve = ext.dose_response(
+    model,
+    ext.AddFeature(sae, feature, largest),  # is multiplied by the strength
+    [1.0] if SMALL else [0.5, 1.0, 2.0, 4.0],
+    ["The first thing I saw was"] if SMALL else ["The first thing I saw was", "You should know that the"],
+    behaviour=ext.share_of_words(cooking),
+    max_new_tokens=NEW_TOKENS,
+    samples_per_prompt=1 if SMALL else 2,
+    show_progress=False,
+)
+curve.to_frame().round(3)
+
+# %%
+curve.plot()
+
+# %% [markdown]
+# Expect behaviour to rise and coherence to fall: the best strength is in between. What a flow graph through many layers does is in
+# [06](06_feature_flow.py); what was measured, in docs/steering.md.

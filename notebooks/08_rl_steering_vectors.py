@@ -26,7 +26,7 @@ from sae_lens import HookedSAETransformer
 import sae_lens_ext as ext
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
-STEPS, GROUP, PROMPTS, SAMPLES = (1, 2, 2, 1) if SMALL else (8, 16, 8, 4)
+STEPS, GROUP, PROMPTS, SAMPLES = (1, 2, 2, 1) if SMALL else (8, 8, 8, 4)
 SAMPLING = {"max_new_tokens": 3 if SMALL else 6, "prepend_bos": False}  # the chat template has no BOS
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -128,7 +128,7 @@ lens.plot()
 
 # %%
 written = after.sequences  # the token ids that were sampled
-few = written[: 2 if SMALL else 48]
+few = written[: 2 if SMALL else 24]
 effect = ext.propagated_effect(model, vectors, few)
 print(effect)
 ext.logit_lens(model, effect, top_k=8).plot()
