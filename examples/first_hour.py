@@ -4,7 +4,7 @@ Runs the commands one after the other as you would type them, shows what each sa
 their files are left in the folder `hour`, three pages among them to open in a browser. Run it again and it goes on where it was: what
 is finished is not done anew.
 
-Takes about twenty-five minutes on two idle cores. SAE_LENS_EXT_SMALL=1 makes it a run of two minutes whose numbers mean nothing.
+Takes about twenty-five minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of two minutes whose numbers mean nothing.
 """
 
 import json
@@ -15,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
+
+from sae_lens_ext import load_sae, match_features
 
 SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuous integration
 FOLDER = Path("hour")
@@ -41,7 +44,7 @@ def commands(feature: int) -> dict[str, str]:
         "teach one of them Python": f"augment {seeds}/seed_0 --domain python=embedded:python_source --out {python} "
         + ("--tiny" if SMALL else f"--training-tokens {TOKENS}"),
         **{
-            f"train one at layer {layer}": f"train {SAE} --hook_name blocks.{layer}.hook_out --seed 0 --output_path {layers}/blocks.{layer}.hook_out"
+            f"train one at layer {layer}": f"train {SAE} --hook_name blocks.{layer}.hook_out --seed {layer} --output_path {layers}/blocks.{layer}.hook_out"
             for layer in LAYERS
         },
         "trace a feature": f"flow {layers} {seeds}/seed_0 --start 9/res/{feature} --text embedded:encyclopedia --out {FOLDER}/flow {EVALUATION}",
@@ -61,9 +64,11 @@ def commands(feature: int) -> dict[str, str]:
 
 
 def feature_to_follow() -> int:
-    """Give the latent of layer 9 that fires at about one token in a hundred: neither everywhere nor hardly ever."""
-    sparsity = load_file(FOLDER / "layers" / "blocks.9.hook_out" / "sparsity.safetensors")["sparsity"]
-    return int((sparsity - (-2.0)).abs().argmin())  # log10 of the share of tokens
+    """Give the latent of layer 9 with the closest match at layer 8, of those that fire at about one token in a hundred."""
+    below, here = (FOLDER / "layers" / f"blocks.{layer}.hook_out" for layer in LAYERS)
+    firing = load_file(here / "sparsity.safetensors")["sparsity"]  # log10 of the share of tokens
+    score = match_features(load_sae(here), load_sae(below)).scores[:, 0]
+    return int(torch.where((firing > -2.5) & (firing < -1.5), score, -1.0).argmax())
 
 
 def write_sums() -> None:

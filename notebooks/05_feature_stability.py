@@ -209,9 +209,9 @@ curve = ext.masking_curve(
     hierarchical[0],
     report,
     held_out,
-    n_draws=3,
+    n_draws=2,
     max_tokens=EVAL_TOKENS // 4,
-    max_ce_tokens=EVAL_TOKENS // 32,
+    max_ce_tokens=EVAL_TOKENS // 64,
     autocast=True,
     show_progress=False,
 )
@@ -227,7 +227,7 @@ curve.plot()
 # the null: random directions.
 
 # %%
-subspaces = ext.subspace_report(hierarchical, report, n_draws=2 if SMALL else 10, show_progress=False)
+subspaces = ext.subspace_report(hierarchical, report, n_draws=2 if SMALL else 5, show_progress=False)
 subspaces.plot()
 
 # %% [markdown]

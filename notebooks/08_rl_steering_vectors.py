@@ -33,9 +33,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # %% [markdown]
 # ## The model
 #
-# The cell to change: any HookedTransformer or TransformerBridge. gpt2 is no chat model and hardly adds; expect it to learn to answer with a number at
-# all, and a gain that is small beside the control's. Gemma 2 2B's chat version solves these sums nearly always: give it harder ones (two
-# operands of three digits), so that some samples fail, and a GPU. The learning rate goes with the stream's length.
+# The cell to change: any HookedTransformer or TransformerBridge. gpt2 is no chat model: expect it to learn to answer with a number at all, and look
+# at the control before you call the gain arithmetic. Gemma 2 2B's chat version should solve most of these sums: if its mean reward is near 1
+# from the start, give it harder ones, so that some samples fail, and a GPU. The learning rate goes with the stream's length.
 
 # %%
 MODEL = "embedded"  # or "gpt2", or "gemma-2-2b-it"

@@ -33,7 +33,7 @@ SMALL = os.environ.get("SAE_LENS_EXT_SMALL") == "1"  # tiny budgets for continuo
 # ## The model
 #
 # The cell to change, for the first and the last part: any HookedTransformer or TransformerBridge. Expect the same equalities, in Gemma's bfloat16
-# to about a hundredth of a logit, and another picture of collapse at the end: gpt2 and Gemma have first tokens as long as all others together, too.
+# to about a hundredth of a logit, and another picture of collapse at the end.
 
 # %%
 MODEL = "embedded"  # or "gpt2", or "gemma-2-2b"
@@ -127,7 +127,8 @@ print("difference:", accuracy.minus(without))
 accuracy.plot()
 
 # %% [markdown]
-# One training each says little: seeds differ. Run the control as well, `initial="average"`, whose routers are fixed at a plain average of the layers.
+# Expect little after 800 steps: 0.15 to 0.2 of the answers are right with and without, where guessing has 0.09. After 3,135 steps, at six numbers,
+# it is 0.39 and 0.68 in the mean of three seeds, which differ more than the two do (docs/lime.md). Run the control as well, `initial="average"`, whose routers are fixed at a plain average of the layers.
 #
 # ## Who reads whom
 #

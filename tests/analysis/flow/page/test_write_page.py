@@ -56,3 +56,9 @@ def test_the_page_has_the_colours_of_the_other_pictures() -> None:
     light = (TEMPLATE / "colours.css").read_text(encoding="utf-8").partition("@media")[0]
     for name, colour in {**ORIGIN_COLOURS, **MODULE_COLOURS}.items():
         assert f"--{name}: {colour.lower()};" in light
+
+
+def test_a_start_keeps_the_colour_of_its_origin() -> None:
+    keys = re.findall(r'{ key: "(\w+)"', (TEMPLATE / "graph.js").read_text())
+    roles = re.findall(r'node\.\w+ \? " (\w+)" : ""', (TEMPLATE / "stage.js").read_text())
+    assert "first" in keys and "start" in roles and not set(keys) & set(roles)

@@ -13,7 +13,7 @@ const CLASSES = [
   { key: "processed", name: "processed", note: "It was there before, and a module adds to it." },
   { key: "newborn", name: "newborn", note: "A module writes it; it was not there before." },
   { key: "unexplained", name: "unexplained", note: "Nothing before resembles it." },
-  { key: "start", name: "no predecessors", note: "A residual feature with no site before it to compare with." },
+  { key: "first", name: "no predecessors", note: "A residual feature with no site before it to compare with." },
   { key: "attention", name: "attention feature", note: "A feature of the attention's output." },
   { key: "mlp", name: "MLP feature", note: "A feature of the MLP's output." },
 ];
@@ -28,7 +28,7 @@ const nodes = DATA.nodes.hook.map((h, id) => {
     name: `${hook.short}/${index}`,
     kind: hook.kind,
     origin: ORIGINS[origin],
-    klass: hook.kind !== "residual" ? hook.kind : ORIGINS[origin] || "start",
+    klass: hook.kind !== "residual" ? hook.kind : ORIGINS[origin] || "first",
     scores: DATA.nodes.scores[id],
     column: DATA.nodes.column[id], lane: DATA.nodes.lane[id], row: DATA.nodes.row[id],
     start: starts.has(id),
