@@ -41,13 +41,13 @@ if importlib.util.find_spec("sae_lens_ext") is None:
 INDEX = """\
 # Notebooks
 
-One for each capability, with their outputs. All run offline on the embedded model; each has one cell to change for gpt2 or Gemma 2 2B with Gemma
-Scope, and says what to expect there.
+One for each capability, with their outputs. All run offline; 1 to 9, on the embedded model, have one cell to change for gpt2 or Gemma 2 2B with Gemma
+Scope, and say what to expect there.
 
 | | | run | |
 |:--|:--|--:|:--|
 {rows}
-How long each took: {where}. The sources are percent files: open them in VS Code or Jupyter (with jupytext), or run all of them with
+How long each took: {where}, 1 to 4 and 9 to 12 beside other work. The sources are percent files: open them in VS Code or Jupyter (with jupytext), or run all of them with
 `python notebooks/execute.py --full`.
 
 **In Colab**, upload a notebook from this folder, or open it there from the repository. Its first cell installs the package where it is missing, with the torch that is there as a
@@ -77,9 +77,16 @@ def for_readers(notebook: Any) -> Any:
         cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
         for output in cell["outputs"]:
             output.get("data", {}).pop("application/vnd.plotly.v1+json", None)
+            if "text" in output:
+                output["text"] = without_paths(output["text"])
     kept = ("kernelspec", "language_info")
     notebook["metadata"] = {key: notebook["metadata"][key] for key in kept if key in notebook["metadata"]}
     return notebook
+
+
+def without_paths(text: str) -> str:
+    """Put names in place of this machine's folders."""
+    return re.sub(r"/tmp/tmp\w+", "/tmp/folder", text.replace(sys.prefix, ".venv"))
 
 
 def refresh_text(source: Path) -> None:
@@ -96,7 +103,7 @@ def refresh_text(source: Path) -> None:
         )
     for old, cell in zip(rendered.cells, new.cells, strict=True):
         old["source"] = cell["source"]
-    nbformat.write(rendered, path)
+    nbformat.write(for_readers(rendered), path)
 
 
 def code_of(notebook: Any) -> list[str | None]:
