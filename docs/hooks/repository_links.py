@@ -18,6 +18,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 PAGES = {"index.md": "README.md", "changes.md": "CHANGELOG.md"}
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(?P<latex>.*?)\\[)\]]</\1>', re.DOTALL)
+NOTEBOOK_FORMULA = re.compile(r"(?<!\\)(\$\$|\$)(?P<latex>(?!\s)[^$]+?)(?<!\s)\1")
+CODE = re.compile(
+    r"(<(?:pre|code|script|style|clipboard-copy)\b.*?</(?:pre|code|script|style|clipboard-copy)>)", re.DOTALL
+)
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<fragment>#[^)]*)?\)")
 
 
@@ -77,10 +81,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return LINK.sub(into_site, markdown)
 
 
-def on_page_content(html_text: str, **_: Any) -> str:
+def on_page_content(html_text: str, page: Any, **_: Any) -> str:
     """Turn the formulas of a page into MathML."""
 
     def formula(match: re.Match[str]) -> str:
         return convert(html.unescape(match["latex"]), display="block" if match[1] == "div" else "inline")
 
-    return FORMULA.sub(formula, html_text)
+    def formula_of_notebook(match: re.Match[str]) -> str:
+        return convert(html.unescape(match["latex"]), display="block" if match[1] == "$$" else "inline")
+
+    if not page.file.src_uri.endswith(".ipynb"):
+        return FORMULA.sub(formula, html_text)
+    parts = CODE.split(html_text)  # text, code, text, ..., text
+    parts[::2] = [NOTEBOOK_FORMULA.sub(formula_of_notebook, part) for part in parts[::2]]
+    return "".join(parts)
