@@ -31,6 +31,8 @@ SAE = f"""--architecture hierarchical_topk --d_in 576 --d_sae {256 if SMALL else
     --train_batch_size_tokens 1024 --store_batch_size_prompts 8 --n_batches_in_buffer {16 if SMALL else 64} --lr 3.2e-3
     --autocast_lm true --exclude_special_tokens true --log_to_wandb false"""
 VECTORS = "--steps 1 --prompts-per-step 4 --group-size 8 --samples 1 --held-out 2" if SMALL else "--steps 8"
+# A few samples are never a right sum; whether they are long tells them apart.
+REWARD = "--reward length --unit characters --min 24" if SMALL else "--reward last_number"
 EVALUATION = "--tokens 1024" if SMALL else "--tokens 16384"
 
 
@@ -49,7 +51,7 @@ def commands(feature: int) -> dict[str, str]:
         },
         "trace a feature": f"flow {layers} {seeds}/seed_0 --start 9/res/{feature} --text embedded:encyclopedia --out {FOLDER}/flow {EVALUATION}",
         "steer with it": f'steer {layers}/blocks.9.hook_out --feature {feature} --prompt "I would like to tell you about" --max-new-tokens {4 if SMALL else 24}',
-        "train steering vectors": f"train-vectors {FOLDER}/sums.jsonl --reward last_number --chat --max-new-tokens 6 --lr 1e-2 --out {FOLDER}/vectors {VECTORS}",
+        "train steering vectors": f"train-vectors {FOLDER}/sums.jsonl {REWARD} --chat --max-new-tokens 6 --lr 1e-2 --out {FOLDER}/vectors {VECTORS}",
         "read them": f"lens {FOLDER}/vectors/vectors.safetensors --layers 14,28,29 --html {FOLDER}/lens.html",
         "let the model read earlier layers": f"train-lime --text embedded:encyclopedia --out {FOLDER}/lime --autocast "
         + (
