@@ -107,7 +107,7 @@ def test_front_matter(saes: dict[str, Any]) -> None:
     assert "license" not in front_matter(model_card(saes, "me/saes"))
 
 
-@pytest.mark.parametrize("name", ["gpt2-small", "models/here", "../x", "/root/model", "a/b/c", None, 5])
+@pytest.mark.parametrize("name", ["gpt2-small", "models/here", "../x", "/models/there", "a/b/c", None, 5])
 def test_base_model_is_named_only_if_it_can_be_one_of_the_hubs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any
 ) -> None:
