@@ -2,26 +2,18 @@
 
 The pages link to `../benchmarks/x.json`, `../examples/x.py` and the like, which lie outside of what mkdocs builds. Each file that is linked
 to goes into the site, under `repository/`; a link to a folder becomes its text. README.md and CHANGELOG.md are pages of the site.
-Formulas become MathML, which browsers draw by themselves.
 """
 
-import html
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 PAGES = {"index.md": "README.md", "changes.md": "CHANGELOG.md"}
-FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(?P<latex>.*?)\\[)\]]</\1>', re.DOTALL)
-NOTEBOOK_FORMULA = re.compile(r"(?<!\\)(\$\$|\$)(?P<latex>(?!\s)[^$]+?)(?<!\s)\1")
-CODE = re.compile(
-    r"(<(?:pre|code|script|style|clipboard-copy)\b.*?</(?:pre|code|script|style|clipboard-copy)>)", re.DOTALL
-)
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<fragment>#[^)]*)?\)")
 
 
@@ -79,19 +71,3 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return f"{match['image']}[{match['text']}]({up}repository/{path})"
 
     return LINK.sub(into_site, markdown)
-
-
-def on_page_content(html_text: str, page: Any, **_: Any) -> str:
-    """Turn the formulas of a page into MathML."""
-
-    def formula(match: re.Match[str]) -> str:
-        return convert(html.unescape(match["latex"]), display="block" if match[1] == "div" else "inline")
-
-    def formula_of_notebook(match: re.Match[str]) -> str:
-        return convert(html.unescape(match["latex"]), display="block" if match[1] == "$$" else "inline")
-
-    if not page.file.src_uri.endswith(".ipynb"):
-        return FORMULA.sub(formula, html_text)
-    parts = CODE.split(html_text)  # text, code, text, ..., text
-    parts[::2] = [NOTEBOOK_FORMULA.sub(formula_of_notebook, part) for part in parts[::2]]
-    return "".join(parts)
