@@ -5,6 +5,8 @@ architecture with few, narrow layers, `SAE.from_pretrained` an SAE of the archit
 The numbers mean nothing; that every cell runs does.
 """
 
+import zlib
+
 CELL = """\
 import sys
 
@@ -90,7 +92,7 @@ def _sae(_cls, release, sae_id, device="cpu", **_):
     sae = sae_class(cfg)
     if hasattr(sae, "threshold"):
         sae.threshold.data += 0.05
-    generator = torch.Generator().manual_seed(hash(hook) % 1000)
+    generator = torch.Generator().manual_seed(zlib.crc32(hook.encode()))
     sae.W_dec.data = torch.nn.functional.normalize(torch.randn(256, 384, generator=generator), dim=-1)
     sae.W_enc.data = sae.W_dec.data.T.clone()
     return sae
