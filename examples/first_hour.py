@@ -4,7 +4,7 @@ Runs the commands one after the other as you would type them, shows what each sa
 their files are left in the folder `hour`, three pages among them to open in a browser. Run it again and it goes on where it was: what
 is finished is not done anew.
 
-Takes about twenty-five minutes on two cores. SAE_LENS_EXT_SMALL=1 makes it a run of two minutes whose numbers mean nothing.
+Took 33 minutes on two cores that had other work, too. SAE_LENS_EXT_SMALL=1 makes it a run of two minutes whose numbers mean nothing.
 """
 
 import json
