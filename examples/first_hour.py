@@ -1,10 +1,10 @@
 """The first hour, from the command line: train, compare, augment, trace, steer, train vectors, read them.
 
 Runs the commands one after the other as you would type them, shows what each says, and writes how long each took to hour.json. All
-their files are left in the folder `hour`, three pages among them to open in a browser. Run it again and it goes on where it was: what
+their files are left in the folder `hour`, eight pages among them to open in a browser. Run it again and it goes on where it was: what
 is finished is not done anew.
 
-Took 33 minutes on two cores that had other work, too. SAE_LENS_EXT_SMALL=1 makes it a run of two minutes whose numbers mean nothing.
+Took 33 minutes on two cores that had other work, too. SAE_LENS_EXT_SMALL=1 makes it a run of three minutes whose numbers mean nothing.
 """
 
 import json
